@@ -1,0 +1,171 @@
+"""Everything that can go wrong, as one family. Each error says what to do next.
+
+    MigrationsError
+    ├── SettingsError           the environment, .env or the command line      exit 2
+    ├── ConnectionFailed        no connection, or not to a server we can use   exit 2
+    ├── FilesError              the folder or a file, before anything ran      exit 2
+    │   └── ScriptError         ... at one place in one file                   exit 2
+    ├── LedgerError             the database is not in a state we can go on    exit 2
+    ├── StatementFailed         the server refused a statement                 exit 1
+    ├── ConnectionLost          the connection broke and did not come back     exit 1
+    ├── CheckFailed             a check found something to report              exit 3
+    └── Interrupted             SIGINT or SIGTERM                              exit 130, 143
+
+No message, repr or attribute ever holds a password.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in a file; `line` and `column` are 1-based, columns count characters."""
+
+    path: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """What the server said, in the fields of its error and notice messages.
+
+    https://www.postgresql.org/docs/current/protocol-error-fields.html
+    """
+
+    severity: str
+    sqlstate: str
+    message: str
+    detail: str = ""
+    hint: str = ""
+    context: str = ""
+    position: int | None = None  # 1-based, in characters, of the statement
+    internal_query: str = ""
+    internal_position: int | None = None
+
+
+class MigrationsError(Exception):
+    """The base of the family.
+
+    `message` is the fact, `advice` what to do about it, one line each; `location` and `excerpt`
+    (source lines with a caret) are there when the fact has a place in a file.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        message: str,
+        *advice: str,
+        location: Location | None = None,
+        excerpt: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+        self.location = location
+        self.excerpt = excerpt
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """Return the lines between the excerpt and the advice."""
+        return ()
+
+    def __str__(self) -> str:
+        head = f"{self.location}: {self.message}" if self.location else self.message
+        return "\n".join(filter(None, (head, self.excerpt, *self.details, *self.advice)))
+
+
+class SettingsError(MigrationsError):
+    """A setting is missing or cannot be understood."""
+
+    exit_code = 2
+
+
+class ConnectionFailed(MigrationsError):
+    """The server cannot be reached, refuses us, or is not one that can be migrated."""
+
+    exit_code = 2
+
+
+class FilesError(MigrationsError):
+    """The migrations folder or a file in it is not as it must be; nothing ran."""
+
+    exit_code = 2
+
+
+class ScriptError(FilesError):
+    """A place in a file that cannot be run as it is; nothing ran."""
+
+
+class LedgerError(MigrationsError):
+    """The database or its ledger is not in a state that can be gone on from; nothing ran."""
+
+    exit_code = 2
+
+
+class StatementFailed(MigrationsError):
+    """The server refused a statement. `outcome` says what state the database is in now."""
+
+    def __init__(
+        self,
+        diagnostic: Diagnostic,
+        *advice: str,
+        filename: str,
+        outcome: str,
+        notices: tuple[Diagnostic, ...] = (),
+        location: Location | None = None,
+        excerpt: str = "",
+    ) -> None:
+        message = f"{diagnostic.message} ({diagnostic.sqlstate})"
+        super().__init__(message, outcome, *advice, location=location, excerpt=excerpt)
+        self.diagnostic = diagnostic
+        self.filename = filename
+        self.outcome = outcome
+        self.notices = notices
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """Return what the server said besides its message, and what it had said before."""
+        said = self.diagnostic
+        internal = said.internal_query.strip()
+        labelled = {
+            "detail": said.detail,
+            "hint": said.hint,
+            "query": internal,
+            "context": said.context,
+        }
+        lines = [_indented(label, text) for label, text in labelled.items() if text]
+        lines += [_indented(n.severity.lower(), n.message) for n in self.notices]
+        return tuple(lines)
+
+
+class ConnectionLost(MigrationsError):
+    """The connection broke in the middle of a run and could not be made again in time."""
+
+
+class CheckFailed(MigrationsError):
+    """A check found something that is not as it should be."""
+
+    exit_code = 3
+
+
+class Interrupted(MigrationsError):
+    """The run was stopped by a signal, after the running statement was cancelled."""
+
+    exit_code = 130
+
+    def __init__(self, message: str, *advice: str, signal_number: int = 2) -> None:
+        super().__init__(message, *advice)
+        self.exit_code = 128 + signal_number  # type: ignore[misc]  # the shell's own convention
+
+
+def _indented(label: str, text: str) -> str:
+    first, *rest = text.splitlines()
+    return "\n".join([f"  {label}: {first}", *(f"    {line}" for line in rest)])
