@@ -1,0 +1,820 @@
+"""SQL text -> its statements and directives. Pure: bytes over a memory map, no database.
+
+Statements are found as psql finds them (its psqlscan.l), with one compiled expression that jumps
+from one byte that matters to the next: each byte is passed once, whatever the text is.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import difflib
+import hashlib
+import mmap
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from .errors import FilesError, Location, ScriptError
+
+_BLOCK = 1 << 20  # smaller files are read and kept, larger ones mapped and scanned again
+_STEP = 4 << 20
+_BACKSLASH, _SEMICOLON = b"\\;"
+
+# What other tools write in comments: passed over in silence, it would change what a file does.
+_MARK = (
+    rb"--+!?[ \t]*(?i:migrate[ \t]*:|\+(?:goose|migrate)\b|no-transaction\b|codd:|tern:|"
+    rb"create[ ]above|transactional:|atlas:txmode)[^\r\n]*"
+)
+_MARKER = re.compile(_MARK)
+_OURS = re.compile(rb"(?i)--+!?[ \t]*migrate[ \t]*:(?!\s*(?:up|down)\b)")
+_FOREIGN = (
+    (re.compile(rb"(?i)down\b|create above"), "Move what undoes the file to a file of its own, "
+     "named .down.sql (never executed), and delete this line."),
+    (re.compile(rb"(?i)no[- ]?(?:transaction|txn)|disable-tx|:\s*false|txmode"),
+     "Write this instead, on a line at the top: -- migrate: no-transaction"),
+    (re.compile(b""), "Delete this line: a file is executed whole, statement by statement."),
+)  # fmt: skip
+
+# Each alternative starts with a literal, so that the search for the next one is fast; an empty
+# group tells what was found. A `(` goes with its `)` if nothing between them matters.
+_TOKENS = rb"""
+      '(?<=(?<![\w$\x80-\xff])[eE]')(?P<escaped>) | '[^']*' | '(?P<string>)
+    | "[^"]*" | "(?P<name>) | ;(?P<end>)
+    | \([^'"()$\\/-]*(?:(?:(?<![eE])'[^']*'|-(?!-)|/(?!\*))[^'"()$\\/-]*){0,99}\)
+    | \((?P<open>) | \)(?P<close>) | MARK(?P<marker>) | --[^\r\n]* | /\*(?P<comment>)
+    | \$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$(?P<dollar>) | \\(?P<psql>)
+""".replace(b"MARK", _MARK)
+_WORDS = rb"""| (?<![\w$\x80-\xff.])
+    (?i:(?P<begin>begin)|(?P<case>case)|(?P<finish>end))(?![\w$\x80-\xff])"""
+_TOKEN = re.compile(_TOKENS, re.X)
+# Most statements have nothing but these, and are one match. A `;` is never inside of them.
+_DULL = rb"""[^'"()$\\/;-]*"""
+_ITEM = rb"""(?<![eE])'[^']*'|"[^"]*"|-(?!-)|/(?!\*)|(?!%b)--[^\r\n]*(?=[\r\n])""" % _MARK
+_INNER = rb"\(%b(?:(?:%b)%b){0,99}\)" % (_DULL, _ITEM, _DULL)
+_OUTER = rb"\(%b(?:(?:%b|%b)%b){0,99}\)" % (_DULL, _ITEM, _INNER, _DULL)
+_SIMPLE = re.compile(rb"%b(?:(?:%b|%b)%b){0,99};" % (_DULL, _ITEM, _OUTER, _DULL))
+_TOKEN_OF_ROUTINE = re.compile(_TOKENS + _WORDS, re.X)
+
+_GAP = re.compile(rb"[\s;]*(?:(?P<line>--[^\r\n]*)|(?P<block>/\*))?")
+_BLANK = re.compile(rb"\s*(--[^\r\n]*)?")
+_COMMENT = re.compile(rb"/\*|\*/")
+_ESCAPED = re.compile(rb"[^'\\]*(?:\\.[^'\\]*){0,999}", re.S)
+_IDENTIFIER = re.compile(rb"[\w$\x80-\xff]*")
+_IDENTIFIER_BYTES = frozenset(n for n in range(256) if _IDENTIFIER.fullmatch(bytes([n])))
+_PSQL = re.compile(rb"(\\(?:[A-Za-z_]+|[^\r\n])?)[^\r\n]*")
+_REST_OF_LINE = re.compile(rb"[ \t\r\f\v]*(?:--[^\n]*)?(?:\n|\Z)")
+_DATA_END = re.compile(rb"\n\\\.(?=\r?\n)")
+_LAST_DATA_END = re.compile(rb"\n\\\.(?=\r?\n|\r?\Z)")
+_PIECE = re.compile(  # of the first words of a statement
+    rb"""\s*(?:(--[^\r\n]*)|(/\*)|((?:[eE]'[^'\\]*(?:\\.[^'\\]*)*'|'[^']*')
+    |"[^"]*"(?:"[^"]*")*|(?P<tag>\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$).*?(?P=tag)
+    |[\w$\x80-\xff]+|\S))""",
+    re.S | re.X,
+)
+_PLAIN_PIECE = re.compile(rb"[\w$\x80-\xff]+|\S")
+_FIRST = re.compile(rb"[\s(]*([A-Za-z]+)(?![\w$\x80-\xff])")
+
+_NAME = r'(?:"(?:[^"]|"")*"|[^\s"().,]+)'
+_NAMES = rf"{_NAME}(?: \. {_NAME})*"
+_COPY = rf"COPY (?:BINARY )?(?:{_NAMES} )?"
+_YES = r" \([^)]*\bCONCURRENTLY(?! (?:FALSE|OFF|0))"
+# The first words of a command -> its kind; "" is these words themselves.
+_KINDS = {
+    first: [(re.compile(rf"(?i){words}(?!\w)"), kind) for words, kind in table.items()]
+    for first, table in {
+        "START": {"START TRANSACTION": "BEGIN"},
+        "COMMIT": {"COMMIT PREPARED": ""},
+        "END": {"END": "COMMIT"},
+        "ROLLBACK": {"ROLLBACK PREPARED": "", r"ROLLBACK (?:\w+ )?TO": "ROLLBACK TO"},
+        "ABORT": {"ABORT": "ROLLBACK"},
+        "PREPARE": {"PREPARE TRANSACTION": ""},
+        "DISCARD": {r"DISCARD \w+": ""},
+        "SET": {
+            "SET (?:(?:LOCAL|SESSION) )?TRANSACTION": "SET TRANSACTION",
+            "SET (?:LOCAL|CONSTRAINTS)": "",
+        },
+        "CREATE": {"CREATE (?:UNIQUE )?INDEX CONCURRENTLY": "CREATE INDEX CONCURRENTLY"},
+        "DROP": {"DROP INDEX CONCURRENTLY": ""},
+        "ALTER": {
+            rf"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?{_NAMES}(?: \*)? DETACH PARTITION {_NAMES} "
+            "CONCURRENTLY": "ALTER TABLE DETACH PARTITION CONCURRENTLY",
+            rf"ALTER DATABASE {_NAME} SET TABLESPACE": "ALTER DATABASE SET TABLESPACE",
+        },
+        "REINDEX": {
+            rf"REINDEX(?:{_YES}| (?:\([^)]*\) )?\w+ CONCURRENTLY)": "REINDEX CONCURRENTLY",
+            r"REINDEX (?:\([^)]*\) )?DATABASE": "REINDEX DATABASE",
+            r"REINDEX (?:\([^)]*\) )?SYSTEM": "REINDEX SYSTEM",
+            r"REINDEX (?:\([^)]*\) )?SCHEMA": "REINDEX SCHEMA",
+        },
+        "CLUSTER": {r"CLUSTER(?: VERBOSE)?(?: \([^)]*\))?$": "CLUSTER ALL"},
+        "REPACK": {
+            f"REPACK{_YES}": "REPACK CONCURRENTLY",
+            r"REPACK(?: \([^)]*\))?(?: USING INDEX)?$": "REPACK ALL",
+        },
+        "COPY": {
+            f"{_COPY}FROM (?:STDIN|STDOUT)": "COPY FROM STDIN",
+            f"{_COPY}TO (?:STDIN|STDOUT)": "COPY TO STDOUT",
+        },
+    }.items()
+}
+_MODIFIER = (
+    rb"(?:OR|REPLACE|GLOBAL|LOCAL|TEMP|TEMPORARY|UNLOGGED|UNIQUE|TRUSTED|RECURSIVE|CONSTRAINT)\b"
+)
+_OBJECT = re.compile(
+    rb"(?i)(CREATE|ALTER|DROP)\s+(?:%b\s+)*(?!%b)" % (_MODIFIER, _MODIFIER)
+    + rb"((?:MATERIALIZED|FOREIGN|EVENT|ACCESS|DEFAULT)\s+\w+|\w+)"
+)
+# What PostgreSQL's source calls PreventInTransactionBlock() for.
+NOT_IN_TRANSACTION = frozenset(
+    {"CREATE INDEX CONCURRENTLY", "DROP INDEX CONCURRENTLY", "REINDEX CONCURRENTLY",
+     "REINDEX DATABASE", "REINDEX SYSTEM", "REINDEX SCHEMA", "VACUUM", "CLUSTER ALL",
+     "REPACK ALL", "REPACK CONCURRENTLY", "ALTER TABLE DETACH PARTITION CONCURRENTLY",
+     "ALTER SYSTEM", "CREATE DATABASE", "DROP DATABASE", "ALTER DATABASE SET TABLESPACE",
+     "CREATE TABLESPACE", "DROP TABLESPACE", "DISCARD ALL", "COMMIT PREPARED",
+     "ROLLBACK PREPARED"}
+)  # fmt: skip
+# ... and only with some of their options: the server decides, where a file leaves it the choice.
+_SOMETIMES = frozenset({"CREATE SUBSCRIPTION", "ALTER SUBSCRIPTION", "DROP SUBSCRIPTION"})
+_CONTROL = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "PREPARE TRANSACTION"})
+
+# pg_dump writes these, and what they mean holds anyway; every other psql command is refused.
+_PASSED = re.compile(
+    rb"\\(?:restrict|unrestrict)\b|\\\.|\\set[ \t]+ON_ERROR_STOP"
+    rb"(?:[ \t]+'?(?i:on|1|true|yes)'?)?\s*$"
+)
+_INSTEAD = {
+    r"\copy": r"Write COPY … FROM stdin; with the data on the lines below it, and \. at its end.",
+    r"\i \ir \include \include_relative": "Put that SQL in a migration file of its own.",
+    r"\c \connect": "Delete the line: the database is the one that DATABASE_URL names.",
+    r"\set \gset \unset \getenv \prompt": "psql variables are not expanded: write the value "
+    "itself, or keep it in a DO block or a temporary table.",
+    r"\gexec": "Use a DO block with EXECUTE format(…).",
+    r"\if \elif \else \endif": "Use a DO block with IF … THEN … END IF.",
+    r"\g \gx \; \gdesc \watch \crosstabview": "End the statement with ; instead.",
+    r"\! \o \out \w": "Do it outside the migration: only SQL is executed.",
+}
+
+_DIRECTIVE = re.compile(rb"([^\s,=]+)(?:\s*=\s*([^\s,]*))?")
+_DURATION = re.compile(r"(\d{1,10})(ms|s|min|h|d|)")
+_UNIT_MS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+_KNOWN = ("no-transaction", "lock-timeout=2s", "statement-timeout=10min")
+
+_INDEX = re.compile(  # ON cannot be a name: it is a reserved word
+    rf"(?i)CREATE (?:UNIQUE )?INDEX CONCURRENTLY (?:ON|(?P<guard>IF NOT EXISTS )?"
+    rf"(?P<name>{_NAMES}) ON) (?:ONLY )?(?P<table>{_NAMES})"
+    rf"|DROP INDEX CONCURRENTLY (?:IF EXISTS )?(?P<dropped>{_NAMES})"
+    rf"|REINDEX (?:\([^)]*\) )?(?:INDEX (?:CONCURRENTLY )?(?P<index>{_NAMES})"
+    rf"|TABLE (?:CONCURRENTLY )?(?P<of>{_NAMES}))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Where a statement is, in bytes: without what is around it, and without its `;`.
+
+    `kind` is its command as PostgreSQL names it; psql's own are r"\\restrict" and the like.
+    `data` is where the data of a COPY … FROM stdin is, without the line that ends it.
+    """
+
+    start: int
+    end: int
+    kind: str
+    data: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Directives:
+    """What a file says about itself on `-- migrate: …` lines above its first statement."""
+
+    transaction: bool = True
+    lock_timeout_ms: int | None = None
+    statement_timeout_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What is run as one piece: a statement, or what a file has between a BEGIN and a COMMIT."""
+
+    statements: tuple[Statement, ...]
+    transactional: bool
+    modes: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexTarget:
+    """What a … INDEX CONCURRENTLY is about; names are as written, quotes included."""
+
+    name: str | None
+    table: str | None
+    if_not_exists: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What a transactional file has around its body."""
+
+    modes: bytes
+    leading: tuple[Statement, ...]
+    passed: frozenset[int]
+
+
+class Script:
+    """A file of SQL: its statements, in order, and where they are."""
+
+    def __init__(self, text: bytes | mmap.mmap, shown: str) -> None:
+        self.path = shown
+        self._text = text
+        self._first = 3 if text[:3] == codecs.BOM_UTF8 else 0
+        self._kept: tuple[Statement, ...] | None = None
+
+    @classmethod
+    def open(cls, path: Path, shown: str) -> Script:
+        """Return the script of a file. Raise `OSError` if it cannot be read."""
+        with path.open("rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size < _BLOCK:
+                return cls(file.readall(), shown)
+            return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), shown)
+
+    @classmethod
+    def parse(cls, text: bytes, shown: str = "<string>") -> Script:
+        """Return the script of a text."""
+        return cls(text, shown)
+
+    def close(self) -> None:
+        """Give the map back; a scan that was not finished keeps it until it is collected."""
+        if isinstance(self._text, mmap.mmap):
+            with contextlib.suppress(BufferError):
+                self._text.close()
+
+    def __enter__(self) -> Script:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What it says
+
+    @cached_property
+    def checksum(self) -> str:
+        """The SHA-256 of the text with a BOM removed and CRLF as LF."""
+        return _digest(self.chunks((0, len(self._text))), self.path)
+
+    @cached_property
+    def directives(self) -> Directives:
+        """What the file says about itself. Raise `ScriptError` for what is not understood."""
+        lines: list[tuple[int, bytes]] = []
+        self._gap(self._first, lines)
+        values: dict[str, Any] = {}
+        for at, line in lines:
+            words = list(_DIRECTIVE.finditer(line, line.index(b":") + 1))
+            if not words:
+                raise self.error("this names no directive", _known(""), at=at)
+            for word in words:
+                key, value = word[1].decode(errors="replace").lower(), word[2]
+                if key == "no-transaction" and value is None:
+                    values["transaction"] = False
+                elif key in ("lock-timeout", "statement-timeout"):
+                    duration = _milliseconds((value or b"").decode(errors="replace"))
+                    if duration is None:
+                        raise self.error(
+                            f"{key} needs a duration", f"Such as {key}=500ms, 2s, 10min or 1h.",
+                            at=at + word.start(),
+                        )  # fmt: skip
+                    values[key.replace("-", "_") + "_ms"] = duration
+                else:
+                    told = word[0].decode(errors="replace")
+                    message = f"there is no directive {told}"
+                    raise self.error(message, _known(key), at=at + word.start())
+        return Directives(**values)
+
+    def check(self) -> None:
+        """Raise `ScriptError` for the first thing that cannot be run."""
+        if self.directives.transaction:
+            _ = self._frame
+        else:
+            for _unit in self.units():
+                pass
+
+    @property
+    def modes(self) -> bytes:
+        """The modes of a BEGIN that the whole file is wrapped in."""
+        return self._frame.modes
+
+    @property
+    def leading(self) -> tuple[Statement, ...]:
+        """The SET TRANSACTION statements before any other."""
+        return self._frame.leading
+
+    def body(self) -> Iterator[Statement]:
+        """Yield the other statements of a transactional file, without a BEGIN and COMMIT around."""
+        passed = self._frame.passed
+        return (found for found in self._commands() if found.start not in passed)
+
+    def units(self) -> Iterator[Unit]:
+        """Yield what a no-transaction file is run in. Raise `ScriptError` as `check()` does."""
+        opening: Statement | None = None
+        block: list[Statement] = []
+        for found in self._commands():
+            if found.kind == "BEGIN" and not opening:
+                opening, block = found, []
+            elif found.kind == "COMMIT" and opening:
+                if block:
+                    yield Unit(tuple(block), True, self._modes(opening))
+                opening = None
+            elif found.kind in _CONTROL:
+                raise self.error(
+                    f"{found.kind} without a matching {'COMMIT' if opening else 'BEGIN'} before it",
+                    "In a no-transaction file, BEGIN … COMMIT blocks stand one after the other.",
+                    at=found.start,
+                )
+            elif opening:
+                if found.kind in NOT_IN_TRANSACTION:
+                    message = f"{found.kind} cannot run inside BEGIN … COMMIT"
+                    raise self.error(message, "Move it out of the block.", at=found.start)
+                block.append(found)
+            else:
+                self._check_name(found)
+                outside = found.kind in NOT_IN_TRANSACTION or found.kind in _SOMETIMES
+                yield Unit((found,), not outside)
+        if opening:
+            message = "this BEGIN is not closed"
+            raise self.error(message, "Write COMMIT; where its block ends.", at=opening.start)
+
+    @cached_property
+    def _frame(self) -> _Frame:
+        opening: Statement | None = None
+        closing: Statement | None = None
+        leading: list[Statement] = []
+        started = False  # a statement was seen that is neither BEGIN nor SET TRANSACTION
+        for found in self._commands():
+            if found.kind == "BEGIN" and not (opening or started or leading):
+                opening = found
+            elif found.kind == "COMMIT" and opening and not closing:
+                closing = found
+            elif closing or found.kind in _CONTROL:
+                wrong = closing or found
+                raise self.error(
+                    f"{wrong.kind} inside a migration: a file is one transaction",
+                    "Delete it, or split the file there; a pair of BEGIN and COMMIT may only stand "
+                    "around the whole file.",
+                    at=wrong.start,
+                )
+            elif found.kind in NOT_IN_TRANSACTION:
+                advice = ["Put this on a line at the top: -- migrate: no-transaction"]
+                if "INDEX CONCURRENTLY" in found.kind:
+                    advice.append("It is best alone in its own file.")
+                message = f"{found.kind} cannot run in a transaction"
+                raise self.error(message, *advice, at=found.start)
+            elif found.kind == "SET TRANSACTION" and not started:
+                leading.append(found)
+            else:
+                started = True
+        if opening and not closing:
+            message = "this BEGIN has no COMMIT at the end of the file"
+            raise self.error(
+                message, "Delete it: a file is one transaction anyway.", at=opening.start
+            )
+        passed = frozenset(s.start for s in (opening, closing, *leading) if s)
+        return _Frame(self._modes(opening) if opening else b"", tuple(leading), passed)
+
+    def _commands(self) -> Iterator[Statement]:
+        """Yield what is sent to the server; raise for what cannot be."""
+        for found in self.statements():
+            if found.kind[:1] == "\\":
+                if not _PASSED.match(self.sql(found)):
+                    raise self._psql_error(found.start)
+                continue
+            if found.kind == "COPY TO STDOUT":
+                advice = r"Write to a table, or export with psql's \copy outside the migrations."
+                raise self.error("there is nobody to read this output", advice, at=found.start)
+            if found.kind == "COMMIT" and re.search(
+                "(?i) AND CHAIN", _head(self._text, found.start, found.end)
+            ):
+                advice = "Write COMMIT; and BEGIN; instead, in a no-transaction file."
+                raise self.error("AND CHAIN is not understood here", advice, at=found.start)
+            yield found
+
+    def _check_name(self, found: Statement) -> None:
+        target = found.kind == "CREATE INDEX CONCURRENTLY" and concurrent_index(self.sql(found))
+        if target and target.name is None:
+            raise self.error(
+                "an index that is built CONCURRENTLY needs a name",
+                "Without one, what a failed build leaves behind could not be found again.",
+                at=found.start,
+            )
+
+    def _modes(self, opening: Statement) -> bytes:
+        words = _head(self._text, opening.start, opening.end)
+        return re.sub(r"(?i)^(BEGIN( WORK| TRANSACTION)?|START TRANSACTION) ?", "", words).encode()
+
+    def _psql_error(self, at: int, *, inside: bool = False) -> ScriptError:
+        command = _psql_name(self._text, at)
+        advice = "Delete the line: only psql understands it."
+        if inside:
+            advice = "A backslash outside of quotes is for psql: end the statement before it with ;"
+        for commands, instead in _INSTEAD.items():
+            advice = instead if command in commands.split() else advice
+        return self.error(f"{command} is a command of psql", advice, at=at)
+
+    # Where its statements are
+
+    def statements(self) -> Iterator[Statement]:
+        """Yield the statements, also BEGIN, COMMIT and psql's commands, as the file is read.
+
+        Raise `ScriptError` for what is not closed: a quote, a comment, a parenthesis. The rules:
+        https://www.postgresql.org/docs/current/sql-syntax-lexical.html
+        """
+        return self._scan() if self._kept is None else iter(self._kept)
+
+    def _scan(self) -> Iterator[Statement]:
+        size, given_back = len(self._text), 0
+        kept: list[Statement] | None = [] if size < _BLOCK else None
+        pos = self._gap(self._first, [])
+        while pos < size:
+            if self._text[pos] == _BACKSLASH:
+                line = _PSQL.match(self._text, pos)
+                assert line
+                end = pos + len(line[0].rstrip())
+                found, pos = Statement(pos, end, _psql_name(self._text, pos)), line.end()
+            else:
+                found, pos = self._statement(pos)
+            if kept is not None:
+                kept.append(found)
+            yield found
+            if pos - given_back > _STEP:
+                self._give_back(given_back, pos)
+                given_back = pos
+            pos = self._gap(pos)
+        self._kept = None if kept is None else tuple(kept)
+
+    def _statement(self, start: int) -> tuple[Statement, int]:
+        """Return the statement that starts here, and where what follows it does."""
+        text, kind = self._text, _kind(self._text, start)
+        routine = kind in ("CREATE FUNCTION", "CREATE PROCEDURE")
+        simple = None if routine else _SIMPLE.match(text, start)
+        following = simple.end() if simple else self._end(start, routine=routine)
+        end = following - (text[following - 1] == _SEMICOLON)
+        while text[end - 1] in b" \t\n\r\f\v":
+            end -= 1
+        data: tuple[int, int] | None = None
+        if kind == "COPY":
+            kind = _kind(text, start, end)
+        if kind == "COPY FROM STDIN":
+            line = _REST_OF_LINE.match(text, following)
+            if not line:
+                message = "the data of a COPY starts on the line below its ;"
+                raise self.error(message, "Put what follows the ; below the data.", at=following)
+            data, following = self._data(line.end())
+        return Statement(start, end, kind, data), following
+
+    def _end(self, pos: int, *, routine: bool) -> int:  # noqa: PLR0912  # a case a token
+        """Return where a statement ends, its `;` included."""
+        text, search = self._text, (_TOKEN_OF_ROUTINE if routine else _TOKEN).search
+        depth = outermost = blocks = atomic = 0
+        while token := search(text, pos):
+            last, pos, at = pos, token.end(), token.start()
+            what = token.lastgroup
+            if what is None:
+                continue
+            if what == "end":
+                if not depth and not blocks:
+                    return pos
+            elif what == "open":
+                outermost = outermost if depth else at
+                depth += 1
+            elif what == "close":
+                depth -= depth > 0
+            elif what == "dollar":
+                pos = self._dollar_end(last, at, token[0])
+            elif what == "escaped":
+                pos = self._escaped_end(at)
+            elif what == "comment":
+                pos = self._comment_end(at)
+            elif what == "marker":
+                self._marker(at, token[0])
+            elif what == "psql":
+                raise self._psql_error(at, inside=True)
+            elif what in ("string", "name"):
+                raise self._unclosed("this quote", at)
+            elif not depth:  # BEGIN ATOMIC … END, with CASE … END inside
+                if what == "finish":
+                    blocks -= blocks > 0
+                elif blocks:
+                    blocks += 1
+                elif what == "begin" and next(_pieces(text, pos, None), b"").lower() == b"atomic":
+                    blocks, atomic = 1, at
+        if depth or blocks:
+            what = "this parenthesis" if depth else "this BEGIN ATOMIC"
+            raise self._unclosed(what, outermost if depth else atomic)
+        return len(text)
+
+    def _data(self, start: int) -> tuple[tuple[int, int], int]:
+        r"""Return the span of the data that start here, and where the \. that ends them does."""
+        size, at = len(self._text), start - 1
+        while start < size:
+            last = at + _STEP >= size
+            ends = (_LAST_DATA_END if last else _DATA_END).search(
+                self._text, at, size if last else at + _STEP
+            )
+            if ends:
+                return (start, ends.start() + 1), ends.end()
+            if last:
+                break
+            self._give_back(at, at + _STEP)
+            at += _STEP - 4
+        return (start, size), size
+
+    def _gap(self, pos: int, top: list[tuple[int, bytes]] | None = None) -> int:
+        """Return where the next statement starts; `top` takes the directives on the way there."""
+        while gap := _GAP.match(self._text, pos):
+            pos = gap.end()
+            if gap.lastgroup is None:
+                break
+            at = gap.start(gap.lastgroup)
+            if gap.lastgroup == "block":
+                pos = self._comment_end(at)
+            elif _MARKER.match(self._text, at):
+                self._marker(at, self._text[at:pos], top)
+        return pos
+
+    def _marker(self, at: int, line: bytes, top: list[tuple[int, bytes]] | None = None) -> None:
+        if _OURS.match(line):
+            if top is None:
+                message = "a directive must stand above the first statement"
+                raise self.error(message, "Move this line to the top of the file.", at=at)
+            top.append((at, line))
+        elif not self._text[max(self._text.rfind(b"\n", 0, at) + 1, self._first) : at].strip():
+            advice = next(advice for pattern, advice in _FOREIGN if pattern.search(line))
+            raise self.error("this line is for another migration tool", advice, at=at)
+
+    def _dollar_end(self, last: int, at: int, tag: bytes) -> int:
+        """Return where a dollar quote ends, or the identifier that these dollars are part of."""
+        first = at
+        while first > last and self._text[first - 1] in _IDENTIFIER_BYTES:
+            first -= 1
+        if re.search(rb"[A-Za-z_\x80-\xff]", self._text[first:at]):
+            rest = _IDENTIFIER.match(self._text, at)
+            return rest.end() if rest else at
+        end = self._text.find(tag, at + len(tag))
+        if end < 0:
+            raise self._unclosed(f"the quote {tag.decode(errors='replace')}", at)
+        return end + len(tag)
+
+    def _escaped_end(self, at: int) -> int:
+        r"""Return where an E'…' ends: it may go on in quotes on a later line, with its escapes."""
+        text, pos, size = self._text, at + 1, len(self._text)
+        while plain := _ESCAPED.match(text, pos):
+            pos = plain.end()
+            if pos + (pos < size and text[pos] == _BACKSLASH) >= size:
+                break
+            if text[pos] == _BACKSLASH:
+                continue
+            pos += 1
+            following = self._blank_end(pos)
+            if text[following : following + 1] != b"'" or (
+                following > pos and not re.search(rb"[\r\n]", text[pos:following])
+            ):
+                return pos
+            pos = following + 1
+        raise self._unclosed("this quote", at)
+
+    def _blank_end(self, pos: int) -> int:
+        while blank := _BLANK.match(self._text, pos):
+            pos = blank.end()
+            if blank[1] is None:
+                break
+        return pos
+
+    def _comment_end(self, at: int) -> int:
+        depth = 0
+        for mark in _COMMENT.finditer(self._text, at):
+            depth += 1 if mark[0] == b"/*" else -1
+            if not depth:
+                return mark.end()
+        raise self._unclosed("this comment", at)
+
+    def _give_back(self, start: int, end: int) -> None:
+        """Drop pages that were passed from memory; they are read again where they are needed."""
+        if isinstance(self._text, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            first, last = (n // mmap.PAGESIZE * mmap.PAGESIZE for n in (start, end))
+            if last > first:
+                self._text.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+    # What is where
+
+    def sql(self, statement: Statement) -> bytes:
+        """Return the text of a statement."""
+        return self._text[statement.start : statement.end]
+
+    def chunks(self, span: tuple[int, int], size: int = _BLOCK) -> Iterator[bytes]:
+        """Yield the bytes of a span in pieces; what was yielded does not stay in memory."""
+        for start in range(*span, size):
+            end = min(start + size, span[1])
+            yield self._text[start:end]
+            self._give_back(start, end)
+
+    def location(self, offset: int) -> Location:
+        """Return the line and column of a byte."""
+        before = (0, self._line_start(offset))
+        line = 1 + sum(block.count(b"\n") for block in self.chunks(before))
+        return Location(self.path, line, 1 + len(_decoded(self._text[before[1] : offset])))
+
+    def offset(self, statement: Statement, position: int) -> int:
+        """Return the byte at a server's position in a statement: 1-based, counting characters.
+
+        https://www.postgresql.org/docs/current/protocol-error-fields.html
+        """
+        before = _decoded(self.sql(statement))[: max(position - 1, 0)]
+        return statement.start + len(before.encode(errors="surrogateescape"))
+
+    def excerpt(self, offset: int) -> str:
+        """Return the line of a byte and the lines around it, with a caret below the byte."""
+        number = self.location(offset).line
+        start = self._line_start(offset)
+        rows = [(number, start)]
+        while rows[0][0] > max(number - 2, 1):
+            rows.insert(0, (rows[0][0] - 1, self._line_start(rows[0][1] - 1)))
+        width = len(str(number + 1))
+        lines = [f"   {n:{width}} | {self._shown(at, at)[0]}".rstrip() for n, at in rows[:-1]]
+        shown, before = self._shown(start, offset)
+        lines += [f" > {number:{width}} | {shown}", f"   {'':{width}} | {' ' * before}^"]
+        following = self._text.find(b"\n", offset) + 1
+        after = self._shown(following, following)[0] if following else ""
+        if after.strip():
+            lines.append(f"   {number + 1:{width}} | {after}")
+        return "\n".join(lines)
+
+    def error(self, message: str, *advice: str, at: int) -> ScriptError:
+        """Return the error about what stands at a byte."""
+        where, lines = self.location(at), self.excerpt(at)
+        return ScriptError(message, *advice, location=where, excerpt=lines)
+
+    def _unclosed(self, what: str, at: int) -> ScriptError:
+        return self.error(
+            f"{what} is not closed", "Close it; it reaches the end of the file.", at=at
+        )
+
+    def _line_start(self, offset: int) -> int:
+        return max(self._text.rfind(b"\n", 0, max(offset, 0)) + 1, self._first)
+
+    def _shown(self, start: int, offset: int) -> tuple[str, int]:
+        """Return what of a line fits around a byte, and how many columns are before the byte."""
+        end = self._text.find(b"\n", offset, offset + 400)
+        after = self._text[offset : end if end >= 0 else offset + 400].rstrip(b"\r")
+        before = _decoded(self._text[max(start, offset - 400) : offset])
+        if len(before) > 60 or offset - start > 400:
+            before = "…" + before[-59:]
+        rest = _decoded(after)
+        room = 100 - len(before)
+        left = _printable(before)
+        return left + _printable(rest[:room] + "…" * (len(rest) > room)), sum(map(_width, left))
+
+
+def checksum(path: Path, shown: str | None = None) -> str:
+    """Return the SHA-256 of a file's text with a BOM removed and CRLF as LF.
+
+    Raise `FilesError` if it is not UTF-8 or has a NUL byte, which PostgreSQL's text cannot hold.
+    """
+    with path.open("rb", buffering=0) as file:
+        return _digest(iter(lambda: file.read(_BLOCK), b""), shown or str(path))
+
+
+def concurrent_index(sql: bytes) -> IndexTarget | None:
+    """Return what a CREATE, DROP or REINDEX … CONCURRENTLY is about, or None if it is not one."""
+    if not _kind(sql, 0, len(sql)).endswith("INDEX CONCURRENTLY"):
+        return None
+    found = _INDEX.match(_head(sql, 0, len(sql)))
+    if not found:
+        return IndexTarget(None, None)
+    name = found["name"] or found["dropped"] or found["index"]
+    name, table = (n and n.replace(" . ", ".") for n in (name, found["table"] or found["of"]))
+    return IndexTarget(name, table, bool(found["guard"]))
+
+
+def _kind(text: bytes | mmap.mmap, start: int, end: int | None = None) -> str:
+    first = _FIRST.match(text, start)
+    if not first:
+        return ""
+    word = _upper(first[1])
+    if word not in _KINDS or (word == "COPY" and end is None):
+        return word
+    named = _OBJECT.match(text, first.start(1))
+    kind = _upper(named[1], named[2]) if named else ""
+    if kind and kind not in ("CREATE INDEX", "DROP INDEX", "ALTER TABLE", "ALTER DATABASE"):
+        return kind
+    near = text[start : start + 400].lower()
+    near = near if b'"' in near else near.split(b";", 1)[0]
+    if kind and not any(word in near for word in (b"concurrently", b"tablespace", b"--", b"/*")):
+        return kind
+    head = _head(text, first.start(1), end, outside=word == "COPY")
+    for pattern, kind in _KINDS[word]:
+        if found := pattern.match(head):
+            return kind or found[0].upper()
+    named = _OBJECT.match(head.encode())
+    return _upper(named[1], named[2]) if named else word
+
+
+@lru_cache(1000)
+def _upper(*words: bytes) -> str:
+    return b" ".join(b" ".join(words).split()).decode().upper()
+
+
+def _head(text: bytes | mmap.mmap, start: int, end: int | None, *, outside: bool = False) -> str:
+    """Return the first words of a statement, one space between; `outside` of parentheses only."""
+    head = text[start : start + 400 if end is None else min(start + 400, end)].split(b";", 1)[0]
+    if outside or any(mark in head for mark in (b"--", b"/*", b'"', b"'")):
+        pieces = _pieces(text, start, end)
+        words = list(islice(_outside(pieces) if outside else pieces, 32))
+    else:
+        words = _PLAIN_PIECE.findall(head)
+    return b" ".join(words).decode(errors="replace")
+
+
+def _pieces(text: bytes | mmap.mmap, pos: int, end: int | None) -> Iterator[bytes]:
+    """Yield the words, quotes and signs of a statement, without its comments."""
+    last = len(text) if end is None else end
+    while piece := _PIECE.match(text, pos, last):
+        pos = piece.end()
+        if piece[2]:
+            depth = 0
+            for mark in _COMMENT.finditer(text, piece.start(2), last):
+                depth, pos = depth + (1 if mark[0] == b"/*" else -1), mark.end()
+                if not depth:
+                    break
+        elif piece[3] == b";" and end is None:
+            return
+        elif piece[3]:
+            yield piece[3]
+
+
+def _outside(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    depth = 0
+    for piece in pieces:
+        depth += piece == b"("
+        if not depth:
+            yield piece
+        depth -= piece == b")"
+
+
+def _psql_name(text: bytes | mmap.mmap, at: int) -> str:
+    found = _PSQL.match(text, at)
+    return found[1].decode(errors="replace") if found else "\\"
+
+
+def _known(name: str) -> str:
+    close = difflib.get_close_matches(name, [known.split("=")[0] for known in _KNOWN], 1, 0.5)
+    return f"{f'Did you mean {close[0]}? ' if close else ''}Known are: {', '.join(_KNOWN)}."
+
+
+def _milliseconds(text: str) -> int | None:
+    """Return a duration as PostgreSQL's settings take it; None if it is not one."""
+    found = _DURATION.fullmatch(text)
+    value = int(found[1]) * _UNIT_MS[found[2]] if found else -1
+    return value if 0 <= value < 1 << 31 else None
+
+
+def _digest(blocks: Iterable[bytes], shown: str) -> str:
+    hashed, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
+    held, offset, line = b"", 0, 1
+    for block in chain(blocks, (b"",)):  # the empty one ends the text
+        pending = decoder.getstate()[0]
+        try:
+            if pending or not block.isascii():
+                decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            wrong = error.object[error.start]
+            where = f"byte {offset - len(pending) + error.start} (0x{wrong:02x})"
+            line += error.object.count(b"\n", len(pending), error.start)
+            message = f"{shown}: {where}, on line {line}, is not UTF-8: save the file as UTF-8."
+            raise FilesError(message) from None
+        if b"\0" in block:
+            where = f"byte {offset + block.index(0)}"
+            message = f"{shown}: {where} is a NUL, which PostgreSQL's text cannot hold: remove it."
+            raise FilesError(message)
+        text = held + block if offset else block.removeprefix(codecs.BOM_UTF8)
+        held = b"\r" if block and text.endswith(b"\r") else b""  # its \n may be in the next one
+        hashed.update(text[: len(text) - len(held)].replace(b"\r\n", b"\n"))
+        offset, line = offset + len(block), line + block.count(b"\n")
+    return hashed.hexdigest()
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode(errors="surrogateescape")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "\ufffd" for c in text.replace("\t", "    "))
+
+
+def _width(character: str) -> int:
+    """Return how many columns of a terminal a character takes."""
+    if unicodedata.category(character) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1

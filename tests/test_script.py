@@ -1,0 +1,621 @@
+"""A splitter is wrong in silence: so it is held against PostgreSQL's own parser, and mutated."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pglast
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from db.errors import FilesError, ScriptError
+from db.script import (
+    NOT_IN_TRANSACTION,
+    Directives,
+    IndexTarget,
+    Script,
+    checksum,
+    concurrent_index,
+)
+
+
+def split(text: str | bytes) -> list[str]:
+    script = Script.parse(text if isinstance(text, bytes) else text.encode())
+    return [script.sql(s).decode() for s in script.statements()]
+
+
+def kinds(text: str) -> list[str]:
+    return [s.kind for s in Script.parse(text.encode()).statements()]
+
+
+def refused(text: str) -> ScriptError:
+    script = Script.parse(text.encode(), "001_a.sql")
+    with pytest.raises(ScriptError) as error:
+        script.check()
+    assert error.value.location is not None
+    assert "^" in error.value.excerpt
+    return error.value
+
+
+SPLIT = {
+    "plain statements": ("SELECT 1; SELECT 2;", ["SELECT 1", "SELECT 2"]),
+    "no semicolon at the end": ("SELECT 1;\nSELECT 2\n", ["SELECT 1", "SELECT 2"]),
+    "empty statements": (";; ;\nSELECT 1;;;", ["SELECT 1"]),
+    "nothing": ("", []),
+    "only comments": ("-- a\n/* b; */ -- c", []),
+    "doubled quotes": ("SELECT 'a'';b'; x", ["SELECT 'a'';b'", "x"]),
+    "backslash in a plain string": (r"SELECT 'a\'; x", [r"SELECT 'a\'", "x"]),
+    "escape string": (r"SELECT E'a\';b\\'; x", [r"SELECT E'a\';b\\'", "x"]),
+    "doubled quote in an escape string": (r"SELECT e'a'';\';'; x", [r"SELECT e'a'';\';'", "x"]),
+    "escape string over two lines": ("SELECT E'a' -- c\n 'b\\';'; x", 2),
+    "escape string beside a string": ("SELECT E'a' , 'b\\'; x", 2),
+    "a name that ends in e before a string": (r"SELECT type'\'; x", [r"SELECT type'\'", "x"]),
+    "other prefixes": (r"SELECT U&'\0061;', B'1', X'f', N';\'; x", 2),
+    "quoted name": ('SELECT "a;""b;"; x', ['SELECT "a;""b;"', "x"]),
+    "quoted unicode name": ('SELECT U&"d;\\0061"; x', 2),
+    "dollar quote": ("DO $$ a; ' $$; x", ["DO $$ a; ' $$", "x"]),
+    "tagged dollar quote": ("DO $ä_1$ ; $$ $ä_2$ $ä_1$; x", ["DO $ä_1$ ; $$ $ä_2$ $ä_1$", "x"]),
+    "dollar quote right behind another": ("DO $a$ $b$a$; x", ["DO $a$ $b$a$", "x"]),
+    "parameters are no dollar quotes": ("SELECT $1$; x", ["SELECT $1$", "x"]),
+    "dollars in a name": ("SELECT a$b$ ; c$b$", ["SELECT a$b$", "c$b$"]),
+    "dollars in a name with digits": ("SELECT a1$2$b$ ; x", ["SELECT a1$2$b$", "x"]),
+    "a number before a dollar quote": ("SELECT 1$a$;$a$; x", ["SELECT 1$a$;$a$", "x"]),
+    "line comment": ("SELECT 1 -- ; '\n; x", ["SELECT 1 -- ; '", "x"]),
+    "nested comment": ("SELECT /* ; /* ' */ ; */ 1; x", ["SELECT /* ; /* ' */ ; */ 1", "x"]),
+    "comment in an operator": ("SELECT 1+/* ; */2*--;\n3; x", 2),
+    "a comment that only looks closed": ("SELECT 1 /*/ ; */; x", 2),
+    "rule with a list": ("CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2); x", 2),
+    "slices and casts": ("SELECT a[1:b]::int, x := 1; y", 2),
+    "crlf": ("SELECT 1;\r\nSELECT 2;\r\n", ["SELECT 1", "SELECT 2"]),
+    "bom": ("\ufeffSELECT 1; x", ["SELECT 1", "x"]),
+    "closing parenthesis alone": ("SELECT ); x", ["SELECT )", "x"]),
+    "string behind an escape in parentheses": (r"SELECT (E'\')', ';'); x", 2),
+    "dashes in parentheses": ("SELECT (1 -- );\n); x", 2),
+    "atomic body": (
+        "CREATE OR REPLACE /* x */ FUNCTION f() RETURNS int BEGIN /* y */ ATOMIC "
+        "SELECT CASE WHEN (SELECT CASE WHEN true THEN true END) THEN 1 END; SELECT 2; END; x",
+        2,
+    ),
+    "atomic procedure": ("create procedure p() begin atomic insert into t values (1); end; x", 2),
+    "a function named begin": ("CREATE FUNCTION begin() AS $$ ; $$; x", 2),
+    "begin without atomic": ("BEGIN; SELECT CASE WHEN a THEN b END; END", 3),
+    "psql commands": ("\\restrict a;b\nSELECT 1;\n\\x\n", ["\\restrict a;b", "SELECT 1", "\\x"]),
+    "copy data": ("COPY t FROM stdin;\n;'\n\\.\nSELECT 1;", ["COPY t FROM stdin", "SELECT 1"]),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), SPLIT.values(), ids=SPLIT)
+def test_statements_are_split_as_psql_splits_them(text: str, expected: list[str] | int) -> None:
+    found = split(text)
+    assert (found if isinstance(expected, list) else len(found)) == expected
+
+
+@pytest.mark.parametrize("line", ["\n", "\r\n"], ids=["lf", "crlf"])
+@pytest.mark.parametrize("end", ["\\.", "\\.\n", None], ids=["end", "ended line", "end of file"])
+@pytest.mark.parametrize("rows", ["", "1\t\\.\n\\.x\n;'\n"], ids=["no rows", "rows"])
+def test_copy_data_end_at_their_own_line(line: str, end: str | None, rows: str) -> None:
+    head = f"COPY t (a, b) FROM STDIN WITH (FORMAT csv);  -- rows\n{rows}".replace("\n", line)
+    script = Script.parse((head + (end or "").replace("\n", line)).encode())
+    (found,) = script.statements()
+    assert found.kind == "COPY FROM STDIN"
+    assert found.data is not None
+    assert b"".join(script.chunks(found.data, 3)) == rows.replace("\n", line).encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "what"),
+    [
+        ("SELECT 'a", 8, "quote"),
+        ("SELECT E'a\\'", 9, "quote"),
+        ("SELECT E'a\\", 9, "quote"),
+        ('SELECT "a', 8, "quote"),
+        ("SELECT $a$ $b$", 8, "quote $a$"),
+        ("SELECT /* /* */", 8, "comment"),
+        ("/* /* */", 1, "comment"),
+        ("SELECT (a, (b)", 8, "parenthesis"),
+        ("CREATE FUNCTION f() BEGIN ATOMIC SELECT 1;", 21, "BEGIN ATOMIC"),
+    ],
+)
+def test_what_is_not_closed_is_refused_where_it_opens(text: str, column: int, what: str) -> None:
+    error = refused(f"SELECT 'é';\n{text}\n")
+    assert (error.location and (error.location.line, error.location.column)) == (2, column)
+    assert f"{what} is not closed" in error.message
+
+
+KINDS = {
+    "select 1": "SELECT",
+    "(select 1)": "SELECT",
+    "with a as (select 1) insert into t select 1": "WITH",
+    "begin isolation level serializable": "BEGIN",
+    "start transaction": "BEGIN",
+    "commit work": "COMMIT",
+    "end": "COMMIT",
+    "rollback": "ROLLBACK",
+    "abort": "ROLLBACK",
+    "rollback work to savepoint a": "ROLLBACK TO",
+    "savepoint a": "SAVEPOINT",
+    "release a": "RELEASE",
+    "prepare transaction 'a'": "PREPARE TRANSACTION",
+    "prepare a as select 1": "PREPARE",
+    "commit prepared 'a'": "COMMIT PREPARED",
+    "rollback prepared 'a'": "ROLLBACK PREPARED",
+    "set transaction read only": "SET TRANSACTION",
+    "set local a = 1": "SET LOCAL",
+    "set session a = 1": "SET",
+    "set transaction_timeout = 0": "SET",
+    "set constraints all deferred": "SET CONSTRAINTS",
+    "reset all": "RESET",
+    "create unique index i on t (a)": "CREATE INDEX",
+    "create -- x\n unique index /* /* y */ */ concurrently i on t (a)": "CREATE INDEX CONCURRENTLY",
+    "drop index concurrently i": "DROP INDEX CONCURRENTLY",
+    "drop index i": "DROP INDEX",
+    "reindex index concurrently i": "REINDEX CONCURRENTLY",
+    "reindex (verbose, concurrently) table t": "REINDEX CONCURRENTLY",
+    "reindex (concurrently false) table t": "REINDEX",
+    "reindex (verbose) schema s": "REINDEX SCHEMA",
+    "reindex database": "REINDEX DATABASE",
+    "reindex system": "REINDEX SYSTEM",
+    'alter table if exists only "a b".t detach partition p concurrently': (
+        "ALTER TABLE DETACH PARTITION CONCURRENTLY"
+    ),
+    "alter table t detach partition concurrently": "ALTER TABLE",
+    "vacuum (full) t": "VACUUM",
+    "cluster": "CLUSTER ALL",
+    "cluster verbose": "CLUSTER ALL",
+    "cluster (verbose) t": "CLUSTER",
+    "repack t": "REPACK",
+    "repack": "REPACK ALL",
+    "repack (concurrently) t": "REPACK CONCURRENTLY",
+    "alter system set a = 1": "ALTER SYSTEM",
+    "create database d": "CREATE DATABASE",
+    "drop database d": "DROP DATABASE",
+    "alter database d set tablespace t": "ALTER DATABASE SET TABLESPACE",
+    "alter database d set a = 1": "ALTER DATABASE",
+    "create tablespace t location 'x'": "CREATE TABLESPACE",
+    "create subscription s": "CREATE SUBSCRIPTION",
+    "discard all": "DISCARD ALL",
+    "discard temp": "DISCARD TEMP",
+    "copy s.t (a, b) from stdin": "COPY FROM STDIN",
+    "copy t from '/tmp/stdin'": "COPY",
+    "copy t from program 'x'": "COPY",
+    "copy (select E'\\'(' from stdin) to stdout": "COPY TO STDOUT",
+    "create or replace function f() returns int as $$ $$": "CREATE FUNCTION",
+    "create temp table t (a int)": "CREATE TABLE",
+    "create materialized view v as select 1": "CREATE MATERIALIZED VIEW",
+    "do $$ $$": "DO",
+    "\\connect x": "\\connect",
+}
+
+
+@pytest.mark.parametrize(("text", "kind"), KINDS.items())
+@pytest.mark.parametrize("comments", [False, True], ids=["plain", "between comments"])
+def test_a_statement_has_the_kind_that_postgresql_names(
+    text: str, kind: str, *, comments: bool
+) -> None:
+    if comments and "'" not in text and "--" not in text and text[0] not in "\\(":
+        text = text.replace(" ", " /* ; /* ' */ */ -- ;\n ")
+    assert kinds(f"{text};\nSELECT 1" if text[0] != "\\" else text)[0] == kind
+    assert kinds(text.upper() if text[0] != "\\" else text)[0] == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        (
+            'create index concurrently if not exists "A b" on only s . "t.x" (a)',
+            IndexTarget('"A b"', 's."t.x"', True),
+        ),
+        ("create unique index concurrently i on t (a)", IndexTarget("i", "t")),
+        ("create index concurrently on t (a)", IndexTarget(None, "t")),
+        ("drop index concurrently if exists s.i", IndexTarget("s.i", None)),
+        ("reindex (verbose) index concurrently s.i", IndexTarget("s.i", None)),
+        ("reindex (concurrently) table t", IndexTarget(None, "t")),
+        ("reindex database concurrently d", IndexTarget(None, None)),
+        ("create index i on t (a)", None),
+        ("vacuum", None),
+    ],
+)
+def test_the_index_of_a_concurrent_statement_is_known(text: str, target: object) -> None:
+    assert concurrent_index(text.encode()) == target
+
+
+def test_directives_are_read_above_the_first_statement() -> None:
+    text = b"\xef\xbb\xbf-- x\n--MIGRATE : no-transaction, lock-timeout=2s\r\n/* y */\n"
+    text += b"-- migrate: statement-timeout = 10min\nSELECT 1;\n-- to migrate: the rest"
+    script = Script.parse(text)
+    script.check()
+    assert script.directives == Directives(False, 2000, 600_000)
+    assert Script.parse(b"SELECT 1").directives == Directives()
+
+
+@pytest.mark.parametrize(
+    ("value", "ms"), [("500ms", 500), ("0", 0), ("250", 250), ("1h", 3_600_000), ("1d", 86_400_000)]
+)
+def test_durations_are_written_as_in_postgresql(value: str, ms: int) -> None:
+    text = f"-- migrate: lock-timeout={value}".encode()
+    assert Script.parse(text).directives.lock_timeout_ms == ms
+
+
+INDEX = "CREATE INDEX CONCURRENTLY i ON t (a);"
+OUTSIDE = "-- migrate: no-transaction\n"
+REFUSED = {
+    "unknown directive": ("-- migrate: no-transactoin", "1:13", "Did you mean no-transaction?"),
+    "bad duration": ("-- migrate: lock-timeout=2x", "1:13", "lock-timeout=500ms"),
+    "no duration": ("-- migrate: statement-timeout", "1:13", "statement-timeout=500ms"),
+    "too long": ("-- migrate: lock-timeout=99d", "1:13", "needs a duration"),
+    "empty directive": ("-- migrate:", "1:1", "Known are"),
+    "late directive": ("SELECT 1;\n  -- migrate: no-transaction", "2:3", "top of the file"),
+    "directive in a statement": ("SELECT 1\n-- migrate: no-transaction", "2:1", "top of the file"),
+    "dbmate up": ("-- migrate:up\nSELECT 1", "1:1", "Delete this line"),
+    "dbmate option": ("-- migrate:up transaction:false", "1:1", "-- migrate: no-transaction"),
+    "dbmate down": ("SELECT 1;\n-- migrate:down\nx", "2:1", ".down.sql"),
+    "goose up": ("-- +goose Up", "1:1", "Delete this line"),
+    "goose down": ("SELECT 1;\n-- +goose Down", "2:1", ".down.sql"),
+    "goose option": ("-- +goose NO TRANSACTION", "1:1", "-- migrate: no-transaction"),
+    "goose statement": ("-- +goose StatementBegin", "1:1", "Delete this line"),
+    "sqlx": ("-- no-transaction", "1:1", "-- migrate: no-transaction"),
+    "codd": ("-- codd: no-txn", "1:1", "-- migrate: no-transaction"),
+    "tern option": ("---- tern: disable-tx ----", "1:1", "-- migrate: no-transaction"),
+    "tern down": ("---- create above / drop below ----", "1:1", ".down.sql"),
+    "graphile": ("--! no-transaction", "1:1", "-- migrate: no-transaction"),
+    "yoyo": ("-- transactional: false", "1:1", "-- migrate: no-transaction"),
+    "concurrently": (f"SELECT 1;\n{INDEX}", "2:1", "-- migrate: no-transaction"),
+    "concurrently, alone": (INDEX, "1:1", "in its own file"),
+    "no name": (f"{OUTSIDE}CREATE INDEX CONCURRENTLY ON t (a)", "2:1", "needs a name"),
+    "vacuum in a block": (f"{OUTSIDE}BEGIN; VACUUM; COMMIT", "2:8", "out of the block"),
+    "begin inside": ("SELECT 1; BEGIN; COMMIT;", "1:11", "around the whole file"),
+    "two blocks": ("BEGIN; COMMIT; BEGIN; COMMIT;", "1:8", "around the whole file"),
+    "no commit": ("BEGIN; SELECT 1", "1:1", "has no COMMIT"),
+    "commit alone": ("SELECT 1; COMMIT", "1:11", "around the whole file"),
+    "rollback": ("BEGIN; SELECT 1; ROLLBACK", "1:18", "around the whole file"),
+    "and chain": ("BEGIN; SELECT 1; COMMIT /* x */ WORK AND CHAIN", "1:18", "AND CHAIN"),
+    "two phases": ("BEGIN; PREPARE TRANSACTION 'a'", "1:8", "PREPARE TRANSACTION inside"),
+    "nested block": (f"{OUTSIDE}BEGIN; BEGIN; COMMIT", "2:8", "one after the other"),
+    "unopened block": (f"{OUTSIDE}SELECT 1; COMMIT", "2:11", "one after the other"),
+    "unclosed block": (f"{OUTSIDE}BEGIN; SELECT 1", "2:1", "not closed"),
+    "rolled back block": (f"{OUTSIDE}BEGIN; ROLLBACK", "2:8", "one after the other"),
+    "copy out": ("COPY t TO STDOUT", "1:1", "nobody to read"),
+    "behind copy": ("COPY t FROM stdin; SELECT 1;\n", "1:19", "below the data"),
+    "\\copy": ("\\copy t from 'x'", "1:1", "COPY … FROM stdin"),
+    "\\i": ("\\i x.sql", "1:1", "migration file of its own"),
+    "\\connect": ("\\connect x", "1:1", "DATABASE_URL"),
+    "\\set": ("\\set x 1", "1:1", "not expanded"),
+    "\\set off": ("\\set ON_ERROR_STOP off", "1:1", "not expanded"),
+    "\\gexec": ("SELECT 1 \\gexec", "1:10", "EXECUTE format"),
+    "\\if": ("\\if true", "1:1", "IF … THEN"),
+    "\\timing": ("\\timing", "1:1", "Delete the line"),
+    "\\;": ("SELECT 1\\; SELECT 2", "1:9", "with ;"),
+    "\\x inside": ("SELECT 1\n\\x\n", "2:1", "before it with ;"),
+}
+
+
+@pytest.mark.parametrize(("text", "place", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_run_is_refused_with_place_and_fix(text: str, place: str, said: str) -> None:
+    error = refused(text)
+    assert str(error.location) == f"001_a.sql:{place}"
+    assert said in "\n".join((error.message, *error.advice))
+
+
+@pytest.mark.parametrize("text", [t for t, k in KINDS.items() if k in NOT_IN_TRANSACTION])
+def test_what_postgresql_keeps_out_of_transactions_needs_the_directive(text: str) -> None:
+    assert "-- migrate: no-transaction" in refused(text).advice[0]
+    (unit,) = Script.parse(f"{OUTSIDE}{text}".encode()).units()
+    assert not unit.transactional
+
+
+def test_a_begin_and_commit_around_the_file_are_passed_over() -> None:
+    text = b"-- x\nBEGIN /* y */ WORK ISOLATION LEVEL SERIALIZABLE, READ WRITE;\n"
+    text += b"\\set ON_ERROR_STOP on\nSET TRANSACTION DEFERRABLE;\nSELECT 1;\nCOMMIT;\n-- z"
+    script = Script.parse(text)
+    script.check()
+    assert script.modes == b"ISOLATION LEVEL SERIALIZABLE , READ WRITE"
+    assert [script.sql(s) for s in script.leading] == [b"SET TRANSACTION DEFERRABLE"]
+    assert [script.sql(s) for s in script.body()] == [b"SELECT 1"]
+
+
+def test_pg_dump_output_runs_as_it_is() -> None:
+    text = b"\\restrict k\n\nSET lock_timeout = 0;\nSELECT set_config('search_path', '', false);\n"
+    text += b"COPY public.t (a) FROM stdin;\n1\n\\.\n\n\n\\unrestrict k\n\n"
+    script = Script.parse(text)
+    script.check()
+    assert [s.kind for s in script.body()] == ["SET", "SELECT", "COPY FROM STDIN"]
+
+
+def test_a_no_transaction_file_is_run_in_units() -> None:
+    text = "VACUUM; BEGIN READ WRITE; SELECT 1; SELECT 2; END; BEGIN; COMMIT; SELECT 3;"
+    script = Script.parse(f"{OUTSIDE}{text} CREATE SUBSCRIPTION s".encode())
+    units = [
+        (b"+".join(script.sql(s) for s in u.statements), u.transactional, u.modes)
+        for u in script.units()
+    ]
+    assert units == [
+        (b"VACUUM", False, b""),
+        (b"SELECT 1+SELECT 2", True, b"READ WRITE"),
+        (b"SELECT 3", True, b""),
+        (b"CREATE SUBSCRIPTION s", False, b""),
+    ]
+
+
+def test_quoted_text_that_looks_like_a_directive_is_left_alone() -> None:
+    text = "DO $$\n-- migrate: no-transaction\n$$; SELECT '\n-- +goose Down\n';"
+    text += "\n/*\n-- no-transaction\n*/"
+    Script.parse(text.encode()).check()
+
+
+EXCERPT = """\
+   1 | SELECT 1;
+   2 |
+ > 3 |     日本😀é x
+     |            ^
+   4 | SELECT 3"""
+
+
+def test_the_caret_stands_below_wide_characters_and_behind_tabs() -> None:
+    text = "SELECT 1;\r\n\r\n\t日本😀é x\r\nSELECT 3".encode()
+    script = Script.parse(text)
+    at = text.index(b"x")
+    assert str(script.location(at)) == "<string>:3:7"
+    excerpt = script.excerpt(at)
+    caret = excerpt.splitlines()[3]
+    assert excerpt.replace(caret, "") == EXCERPT.replace("     |            ^", "")
+    assert caret == "     | " + " " * (4 + 6 + 1 + 1) + "^"
+
+
+def test_a_long_line_is_cut_around_the_caret() -> None:
+    script = Script.parse(("é" * 1000 + "x" + "y" * 10_000).encode())
+    excerpt = script.excerpt(2000)
+    _, shown, caret = ("", *excerpt.splitlines())
+    assert len(shown) < 120
+    assert shown[caret.index("^")] == "x"
+    assert shown.count("…") == 2
+
+
+def test_a_server_position_counts_characters() -> None:
+    script = Script.parse("SELECT 1;\nSELECT 'é日😀', x;".encode())
+    found = list(script.statements())[1]
+    at = script.offset(found, 15)
+    assert script.sql(found)[at - found.start :] == b"x"
+    assert str(script.location(at)) == "<string>:2:15"
+    assert script.offset(found, 10_000) == found.end
+
+
+def test_bom_and_line_ends_do_not_change_a_checksum(tmp_path: Path) -> None:
+    path, lines = tmp_path / "a.sql", "SELECT 'é';\n" * 100_000
+    variants = (lines, "\ufeff" + lines, lines.replace("\n", "\r\n"), "\ufeff" + lines + "\r")
+    sums = []
+    for text in variants:
+        path.write_bytes(text.encode())
+        sums.append(checksum(path, "a.sql"))
+        assert Script.open(path, "a.sql").checksum == sums[-1]
+    assert sums[0] == sums[1] == sums[2] != sums[3]
+
+
+@pytest.mark.parametrize("before", [0, 10, (1 << 20) - 1, 1 << 20])
+def test_a_crlf_or_character_on_a_block_border_is_whole(before: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.sql"
+    path.write_bytes(b"x" * before + b"\r\n\xc3\xa9\r")
+    expected = Script.parse(b"x" * before + b"\n\xc3\xa9\r").checksum
+    assert checksum(path) == expected
+    path.write_bytes(b"x" * before + b"\xc3\xa9")
+    assert checksum(path) == Script.parse(b"x" * before + b"\xc3\xa9").checksum
+
+
+@pytest.mark.parametrize("before", [0, (1 << 20) - 1])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(b"\n\xe9x", "(0xe9), on line 2"), (b"\n\xc3", "(0xc3), on line 2"), (b"a\0", "is a NUL")],
+)
+def test_bytes_that_postgresql_refuses_are_named(
+    before: int, text: bytes, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.sql"
+    path.write_bytes(b"x" * before + text)
+    with pytest.raises(FilesError, match=r"a\.sql") as error:
+        checksum(path, "a.sql")
+    assert f"byte {before + 1} " in error.value.message
+    assert said in error.value.message
+
+
+def test_an_empty_file_is_a_script_without_statements(tmp_path: Path) -> None:
+    path = tmp_path / "a.sql"
+    path.write_bytes(b"")
+    with Script.open(path, "a.sql") as script:
+        script.check()
+        assert list(script.body()) == []
+
+
+# Everything PostgreSQL's lexer knows, as pieces of an expression that parses.
+name = st.sampled_from(["a", "été", "a$b$", "x1$", '"q;"" $$"', 'U&"\\0061;"', "e", "_"])
+text_in = st.text(alphabet=";'\"\\$a-/*(){}\n\té日", max_size=8)
+literal = st.one_of(
+    st.sampled_from(["1", "1.5e3", "$1", "B'01'", "X'1F'", "N'n;'", "NULL", "E''", "''"]),
+    text_in.map(lambda s: "'" + s.replace("'", "''") + "'"),
+    text_in.map(lambda s: "E'" + s.replace("\\", "\\\\").replace("'", "\\'") + "'"),
+    text_in.map(lambda s: "E'x'\n'" + s.replace("\\", "\\\\").replace("'", "\\'") + "'"),
+    text_in.filter(lambda s: "$" not in s).map(lambda s: f"$${s}$$"),
+    text_in.filter(lambda s: "$é1$" not in s + "$").map(lambda s: f"$é1${s}$é1$"),
+)
+gap = st.one_of(
+    st.sampled_from([" ", "\n", "\r\n", " -- ;'\n", "/* ; ' */", "/*/* $$ */;*/", " --\r", "\t"]),
+)
+operator = st.sampled_from(["+", "- ", "*", "||", "<>", "@-", "=", "%"])
+expression = st.recursive(
+    st.one_of(literal, name),
+    lambda inner: st.one_of(
+        st.tuples(inner, gap, operator, gap, inner).map("".join),
+        st.tuples(st.just("("), gap, inner, gap, st.just(")")).map("".join),
+        st.tuples(st.just("f("), inner, st.just(","), inner, st.just(")")).map("".join),
+        st.tuples(st.just("CASE WHEN true THEN "), inner, gap, st.just(" END")).map("".join),
+        st.tuples(inner, st.just("::text")).map("".join),
+    ),
+    max_leaves=6,
+)
+select = st.tuples(st.just("SELECT"), gap, expression).map(" ".join)
+statement = st.one_of(
+    select,
+    st.tuples(st.just("CREATE RULE r AS ON INSERT TO t DO ("), select, st.just(";"), select,
+              st.just(")")).map("".join),
+    st.tuples(st.sampled_from(["CREATE", "CREATE OR REPLACE"]), gap, st.just("FUNCTION f()"),
+              st.just(" RETURNS int BEGIN"), gap, st.just(" ATOMIC"), gap, select, st.just(";\n"),
+              select, st.just("; END")).map(" ".join),
+    literal.filter(lambda s: s.startswith("$") and s != "$1").map(lambda s: f"DO {s}"),
+    st.sampled_from(["BEGIN", "COMMIT", "CREATE TABLE t (a int, b text DEFAULT ';')"]),
+)  # fmt: skip
+file = st.lists(st.tuples(statement, gap, st.just(";"), gap).map("".join), max_size=5)
+
+
+@settings(max_examples=400, deadline=None)
+@given(file)
+@example(["SELECT E'x' --\r'\\';'", ";"])
+@example(["SELECT a$b$ ", ";", "SELECT c$b$"])
+def test_statements_are_those_of_postgresqls_own_parser(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    try:
+        expected = pglast.split(text, with_parser=True)
+    except pglast.parser.ParseError:
+        assume(False)
+    assert [comments_off(s) for s in split(text)] == [comments_off(s) for s in expected]
+
+
+def comments_off(text: str) -> list[str]:
+    raw = text.encode()
+    tokens = pglast.parser.scan(text)
+    pieces = [raw[t.start : t.end + 1] for t in tokens if "COMMENT" not in t.name]
+    return [p.decode(errors="replace") for p in pieces]
+
+
+PARTS = [
+    "'", "''", '"', "$", "$$", "$a$", "E'", "\\", "--", "/*", "*/", "(", ")", ";", "\n", "\r\n",
+    "COPY t FROM stdin;", "\n\\.\n", "BEGIN ATOMIC", "CREATE FUNCTION f()", "CASE", "END", "a$b",
+    "-- migrate:", "\\restrict", "BEGIN;", "COMMIT;", "COPY (", "TO STDOUT", "REINDEX (", "é", "\0",
+    "CREATE INDEX CONCURRENTLY", "\ufeff", " ", "1", "\xa0",
+]  # fmt: skip
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.lists(st.one_of(st.sampled_from(PARTS).map(str.encode), st.binary(max_size=3))))
+def test_no_text_makes_it_crash_or_lose_a_byte(parts: list[bytes]) -> None:
+    text = b"".join(parts)
+    whole(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_no_mutation_makes_it_crash_or_lose_a_byte(data: st.DataObject) -> None:
+    text = "\n".join(f"{t};" for t in (*KINDS, *(t for t, _ in SPLIT.values()))).encode()
+    a, b, c = (data.draw(st.integers(0, len(text))) for _ in "abc")
+    whole(text[:a] + text[b:c] + text[a : a + 500])
+
+
+def whole(text: bytes) -> None:
+    script = Script.parse(text)
+    try:
+        found = list(script.statements())
+    except ScriptError:
+        return
+    position = 0
+    for statement in found:
+        assert position <= statement.start < statement.end <= len(text)
+        between(text[position : statement.start])
+        position = statement.end
+        if statement.data:
+            assert position <= statement.data[0] <= statement.data[1] <= len(text)
+            between(text[position : statement.data[0]])
+            position = statement.data[1]
+            position += 2 if text[position : position + 2] == b"\\." else 0
+    between(text[position:])
+    try:
+        script.check()
+    except ScriptError as error:
+        assert str(error)
+
+
+def between(text: bytes) -> None:
+    """Assert that only space, semicolons and comments are here."""
+    assert not list(Script.parse(b";" + text).statements()) or text[:3] == b"\xef\xbb\xbf"
+
+
+ADVERSARIAL = {
+    "quotes": b"'",
+    "doubled quotes in an escape string": b"E''",
+    "escapes": b"E'\\'\\'",
+    "dollars": b"$",
+    "dollar quotes": b"$a$b$c$",
+    "dollar names": b"a$b$c$1",
+    "open dollar tags": b"$a ",
+    "comments": b"/*",
+    "half comments": b"/ * - ",
+    "parentheses": b"(",
+    "pairs": b"()",
+    "strings in parentheses": b"('a',",
+    "strings of parentheses": b"('(((('",
+    "semicolons": b";",
+    "statements": b"a;",
+    "spaces": b" ",
+    "names": b'"',
+    "line comments": b"--\n",
+    "directives": b"SELECT\n-- migrat\n",
+    "create": b"CREATE (",
+    "copies": b"COPY (a$b$ ",
+    "copy statements": b"COPY (E'(' $a$($a$) FROM x;",
+    "data": b"COPY t FROM stdin;\n\\.x\n",
+    "long digits": b"1",
+    "backslashes": b"\\\n",
+    "atomic": b"CREATE FUNCTION f() BEGIN ATOMIC CASE END; END;",
+}
+
+
+@pytest.mark.parametrize("piece", ADVERSARIAL.values(), ids=ADVERSARIAL)
+def test_time_grows_with_the_length_only(piece: bytes) -> None:
+    size = 1_000_000
+    started = time.perf_counter()
+    for head in (b"", b"SELECT ", b"SELECT ( E'"):
+        script = Script.parse(head + piece * (size // len(piece)))
+        try:
+            for _ in script.statements():
+                pass
+        except ScriptError:
+            pass
+    assert time.perf_counter() - started < 6
+
+
+MEASURE = """
+import sys, resource
+from pathlib import Path
+from db.script import Script, checksum
+def peak():
+    return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
+before, path = peak(), Path(sys.argv[1])
+checksum(path)
+with Script.open(path, "x") as script:
+    script.check()
+    read = 0
+    for found in script.body():
+        script.sql(found)
+        read += sum(len(c) for c in script.chunks(found.data)) if found.data else 1
+    script.location(found.end), script.excerpt(found.end)
+print((peak() - before) // 1024, read)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("data", [True, False], ids=["COPY data", "INSERT statements"])
+def test_a_large_file_does_not_come_into_memory(data: bool, tmp_path: Path) -> None:
+    path, size = tmp_path / "a.sql", 300 if data else 20
+    row = b"1\tabcdefghijklmnopqrstuvwxyz\t\\N\n" if data else b"INSERT INTO t VALUES (1, 'a');\n"
+    block = row * ((1 << 20) // len(row))
+    with path.open("wb") as file:
+        file.write(b"COPY t FROM stdin;\n" if data else b"")
+        for _ in range(size):
+            file.write(block)
+        file.write(b"\\.\nSELECT 1;\n" if data else b"")
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True
+    )
+    grown, read = map(int, done.stdout.split())
+    assert grown < 40
+    assert read == (len(block) * size + 1 if data else block.count(b"\n") * size)
