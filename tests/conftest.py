@@ -1,0 +1,264 @@
+"""Fixtures: a real server a session, a database a test, and the real `invoke` program."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import pq, sql
+from psycopg.rows import TupleRow, dict_row
+
+from tests.proxy import Proxy
+from tests.servers import Cluster, PgBouncer, programs
+
+ROOT = Path(__file__).resolve().parents[1]
+_FAILED = pytest.StashKey[bool]()
+
+MakeCluster = Callable[..., Cluster]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--postgres",
+        default=os.environ.get("TEST_POSTGRES", "embedded"),
+        help="the server: embedded, a major version such as 15, or a folder of programs",
+    )
+    parser.addoption(
+        "--keep", action="store_true", help="leave the server running if a test has failed"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    command = [str(programs(config.getoption("--postgres")) / "postgres"), "--version"]
+    server = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return f"server: {server}; libpq {pq.version_pretty(pq.version())}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = item.session.stash[_FAILED] = True
+        name = getattr(item, "funcargs", {}).get("database")
+        if name:
+            kept = "kept until the session ends; --keep leaves the server running"
+            report.sections.append(("database", f"{name} ({kept})"))
+    return report
+
+
+@pytest.fixture(scope="session")
+def binaries(pytestconfig: pytest.Config) -> Path:
+    """The programs of the server that the session runs on: psql, pg_dump, …"""
+    return programs(pytestconfig.getoption("--postgres"))
+
+
+@pytest.fixture(scope="session")
+def cluster(binaries: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The session's server. A test that stops or crashes one uses `own_cluster`."""
+    server = Cluster(binaries)
+    yield server
+    if request.session.stash.get(_FAILED, False) and request.config.getoption("--keep"):
+        sys.stderr.write(f"\nleft running: {server.url()} (its folder: {server.folder})\n")
+    else:
+        server.remove()
+
+
+@pytest.fixture
+def own_cluster(binaries: Path) -> Iterator[MakeCluster]:
+    """Make servers that the test may stop, crash and configure: Cluster's arguments."""
+    with contextlib.ExitStack() as made:
+
+        def make(**arguments: Any) -> Cluster:
+            server = Cluster(binaries, **arguments)
+            made.callback(server.remove)
+            return server
+
+        yield make
+
+
+@pytest.fixture
+def database(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of a new, empty database; kept when the test fails."""
+    name = cluster.create_database()
+    yield name
+    if not request.node.stash.get(_FAILED, False):
+        cluster.drop_database(name)
+
+
+@pytest.fixture
+def url(cluster: Cluster, database: str) -> str:
+    """The URL of the test's database, as superuser on the socket."""
+    return cluster.url(database)
+
+
+@pytest.fixture
+def conn(cluster: Cluster, database: str) -> Iterator[psycopg.Connection[TupleRow]]:
+    """An autocommit connection of the superuser to the test's database."""
+    with cluster.connect(database) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(cluster: Cluster) -> Iterator[PgBouncer]:
+    """A PgBouncer in transaction mode with a pool of 3, in front of the session's server."""
+    pooler = PgBouncer(cluster)
+    yield pooler
+    pooler.remove()
+
+
+@pytest.fixture
+def proxy(cluster: Cluster) -> Iterator[Proxy]:
+    """A link to the session's server that can be made slow or broken."""
+    with Proxy(cluster.host, cluster.port) as link:
+        yield link
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run of `invoke` came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+
+class Project:
+    """A copy of the project in a folder of its own, with an empty migrations folder."""
+
+    def __init__(self, folder: Path, cluster: Cluster, database: str) -> None:
+        self.folder = folder
+        self.cluster = cluster
+        self.database = database
+        self.url = cluster.url(database)
+        self.migrations = folder / "migrations"
+        self.home = folder.with_name(folder.name + "-home")
+        self._started: list[subprocess.Popen[str]] = []
+        self._beside: list[Project] = []
+        # Copied, not linked: the package finds its .env and its folders beside itself.
+        shutil.copytree(ROOT / "db", folder / "db")
+        for name in ("tasks.py", "invoke.yaml"):
+            if (ROOT / name).exists():
+                shutil.copy2(ROOT / name, folder / name)
+        self.migrations.mkdir()
+        self.home.mkdir()
+
+    @classmethod
+    def at(cls, other: Project, cluster: Cluster) -> Project:
+        """Return a second project beside another, on a new database of another server."""
+        folder = other.folder.with_name(f"{other.folder.name}-{cluster.port}")
+        folder.mkdir()
+        made = cls(folder, cluster, cluster.create_database())
+        other._beside.append(made)
+        return made
+
+    def write(self, name: str, text: str | bytes) -> Path:
+        """Write a migration file."""
+        path = self.migrations / name
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    def write_schema(self, text: str) -> None:
+        """Replace db/schema.sql."""
+        (self.folder / "db" / "schema.sql").write_text(text, encoding="utf-8")
+
+    def environment(self, env: Mapping[str, str | None] | None = None) -> dict[str, str]:
+        """Return a program's whole environment; a value of None takes a variable out."""
+        programs = Path(sys.executable).parent
+        wanted: dict[str, str | None] = {
+            "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "PYTHONWARNINGS": "error::ResourceWarning",
+            "DATABASE_URL": self.url,
+            **(env or {}),
+        }
+        return {name: value for name, value in wanted.items() if value is not None}
+
+    def invoke(
+        self,
+        *args: str,
+        env: Mapping[str, str | None] | None = None,
+        input: str = "",  # subprocess's own name for it
+        timeout: float = 60,
+        cwd: Path | None = None,
+    ) -> Result:
+        """Run the real `invoke` in the project and return what came of it."""
+        started = time.monotonic()
+        done = subprocess.run(
+            [Path(sys.executable).parent / "invoke", *args],
+            cwd=cwd or self.folder,
+            env=self.environment(env),
+            input=input,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=timeout,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+
+    def popen(
+        self, *args: str, env: Mapping[str, str | None] | None = None
+    ) -> subprocess.Popen[str]:
+        """Start `invoke` in a process group of its own, to be killed or interrupted."""
+        process = subprocess.Popen(
+            [Path(sys.executable).parent / "invoke", *args],
+            cwd=self.folder,
+            env=self.environment(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+        self._started.append(process)
+        return process
+
+    def rows(self, table: str = "migrations") -> list[dict[str, Any]]:
+        """Return the ledger's rows, oldest first; none if there is no ledger."""
+        with self.cluster.connect(self.database, row_factory=dict_row) as conn:
+            exists = conn.execute("SELECT to_regclass(%s) AS found", [table]).fetchone()
+            if not exists or not exists["found"]:  # type: ignore[call-overload]
+                return []
+            name = sql.Identifier(*table.split("."))
+            query = sql.SQL("SELECT * FROM {} ORDER BY id").format(name)
+            return [dict(row) for row in conn.execute(query)]
+
+    def executed(self) -> list[str]:
+        """Return the file names in the ledger, oldest first."""
+        return [row["filename"] for row in self.rows()]
+
+    def close(self) -> None:
+        for other in self._beside:
+            other.close()
+        for process in self._started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+@pytest.fixture
+def project(tmp_path: Path, cluster: Cluster, database: str) -> Iterator[Project]:
+    """A project folder on the test's database, and `invoke` in it."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    made = Project(folder, cluster, database)
+    yield made
+    made.close()

@@ -1,0 +1,262 @@
+"""Real servers for the tests: a throw-away PostgreSQL cluster of any version, and a PgBouncer."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from db import embedded
+from db.errors import ConnectionFailed
+
+SUPERUSER = embedded.SUPERUSER
+DEPLOY = "deploy"  # an ordinary role: no superuser, may not create databases
+DEPLOY_PASSWORD = "p@ss:w/o?r#d% x"  # awkward on purpose
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+_HBA = """\
+local  all          postgres               trust
+local  replication  postgres               trust
+local  all          all                    scram-sha-256
+host   all          all       127.0.0.1/32 scram-sha-256
+host   replication  all       127.0.0.1/32 scram-sha-256
+"""
+
+
+def programs(name: str) -> Path:
+    """Return the programs of a PostgreSQL: `embedded`, a major version such as 15, or a path.
+
+    Raise `FileNotFoundError` if they are not there: a test that cannot run has failed.
+    """
+    found = Path(name)
+    if name == "embedded":
+        found = embedded.wheel()
+    elif name.isdigit():
+        found = Path(f"/usr/lib/postgresql/{name}/bin")
+        spec = importlib.util.find_spec("pgserver")  # its wheel holds a PostgreSQL 16
+        if not found.exists() and name == "16" and spec and spec.origin:
+            found = Path(spec.origin).parent / "pginstall" / "bin"
+    if not (found / "postgres").exists():
+        raise FileNotFoundError(f"no PostgreSQL {name!r}: {found}/postgres does not exist")
+    return found
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def temporary_folder() -> Path:
+    """Return a new folder that the servers' user can pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="migrations-test-"))
+    if os.geteuid() == 0:
+        folder.chmod(0o711)
+    return folder.resolve()
+
+
+class Cluster:
+    """A PostgreSQL of its own, on a private socket and on a port of 127.0.0.1.
+
+    `postgres` (no password on the socket) is the superuser, `deploy` an ordinary role. `fsync` is
+    off unless the test is about crashes of the machine; a crash of the server does not need it.
+    """
+
+    def __init__(
+        self, binaries: Path, *, fsync: bool = False, options: Mapping[str, str] = _NONE
+    ) -> None:
+        self.who = embedded.account()
+        self.binaries = embedded.usable(binaries, self.who)
+        self.folder = temporary_folder()
+        self.data = self.folder / "data"
+        self.log = self.folder / "server.log"
+        self.password = secrets.token_urlsafe(12)
+        self.port = free_port()
+        self.options = {
+            "listen_addresses": "127.0.0.1",
+            "fsync": "on" if fsync else "off",
+            "max_prepared_transactions": "5",
+            **options,
+        }
+        try:
+            embedded.initdb(self.binaries, self.data, self.who)
+            (self.data / "pg_hba.conf").write_text(_HBA)
+            self._start_first()
+            self._make_roles()
+        except BaseException:
+            self.remove()
+            raise
+
+    @property
+    def host(self) -> str:
+        """The folder of the socket, as libpq takes it."""
+        return str(self.data)
+
+    def start(self) -> None:
+        options = {**self.options, "port": str(self.port)}
+        embedded.start(self.binaries, self.data, self.log, self.who, options)
+
+    def stop(self) -> None:
+        embedded.stop(self.data)
+
+    def crash(self) -> None:
+        """Stop at once, as `pg_ctl stop -m immediate` does: the next start has to recover."""
+        embedded.stop(self.data, signal.SIGQUIT)
+
+    def kill(self) -> None:
+        """Kill the postmaster with SIGKILL: its children notice, and leave, a little later."""
+        embedded.stop(self.data, signal.SIGKILL)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def remove(self) -> None:
+        """Stop at once and delete everything."""
+        embedded.stop(self.data, signal.SIGQUIT)
+        shutil.rmtree(self.folder)
+
+    def url(self, dbname: str = "postgres", *, role: str = SUPERUSER, port: int = 0) -> str:
+        """Return a URL: of the socket for the superuser, otherwise of the TCP port.
+
+        `port` names another one, such as a proxy's; then the superuser has a password as well.
+        """
+        name = quote(dbname, safe="")
+        if role == SUPERUSER and not port:
+            return f"postgresql://{role}@/{name}?host={quote(self.host, safe='')}&port={self.port}"
+        secret = quote(self.password if role == SUPERUSER else DEPLOY_PASSWORD, safe="")
+        return f"postgresql://{role}:{secret}@127.0.0.1:{port or self.port}/{name}"
+
+    def connect(self, dbname: str = "postgres", **options: Any) -> psycopg.Connection[TupleRow]:
+        """Return an autocommit connection of the superuser."""
+        return psycopg.connect(self.url(dbname), **{"autocommit": True, **options})
+
+    def create_database(self, owner: str = SUPERUSER) -> str:
+        """Create a database with a random name and return the name."""
+        name = f"test_{secrets.token_hex(6)}"
+        query = sql.SQL("CREATE DATABASE {} OWNER {}")
+        with self.connect() as conn:
+            conn.execute(query.format(sql.Identifier(name), sql.Identifier(owner)))
+        return name
+
+    def drop_database(self, name: str) -> None:
+        query = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+        with self.connect() as conn:
+            conn.execute(query.format(sql.Identifier(name)))
+
+    def _start_first(self) -> None:
+        for attempt in range(5):
+            try:
+                self.start()
+                return
+            except ConnectionFailed as error:  # somebody else was given the same port
+                if attempt == 4 or "Address already in use" not in str(error):
+                    raise
+                self.port = free_port()
+
+    def _make_roles(self) -> None:
+        with self.connect() as conn:
+            for role, password in ((SUPERUSER, self.password), (DEPLOY, DEPLOY_PASSWORD)):
+                if role != SUPERUSER:
+                    conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+                query = sql.SQL("ALTER ROLE {} PASSWORD {}")
+                conn.execute(query.format(sql.Identifier(role), sql.Literal(password)))
+
+
+class PgBouncer:
+    """A PgBouncer in front of a cluster, in transaction mode unless told otherwise.
+
+    `settings` are further lines of its [pgbouncer] section.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        pool_size: int = 3,
+        pool_mode: str = "transaction",
+        settings: Mapping[str, str] = _NONE,
+    ) -> None:
+        program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if program is None:
+            raise FileNotFoundError("no pgbouncer: apt-get install pgbouncer")
+        self.cluster = cluster
+        self.port = free_port()
+        self.folder = temporary_folder()
+        self.log = self.folder / "pgbouncer.log"
+        lines = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": str(self.port),
+            "unix_socket_dir": "",
+            "auth_type": "scram-sha-256",
+            "auth_file": str(self.folder / "users.txt"),
+            "admin_users": SUPERUSER,
+            "pool_mode": pool_mode,
+            "default_pool_size": str(pool_size),
+            "max_client_conn": "500",
+            "server_login_retry": "1",  # 15 s of refusals after a restarted server, otherwise
+            **settings,
+        }
+        body = "".join(f"{name} = {value}\n" for name, value in lines.items())
+        target = f"[databases]\n* = host={cluster.host} port={cluster.port}\n"
+        users = f'"{SUPERUSER}" "{cluster.password}"\n"{DEPLOY}" "{DEPLOY_PASSWORD}"\n'
+        self._write("pgbouncer.ini", f"{target}[pgbouncer]\n{body}")
+        self._write("users.txt", users)
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [program, str(self.folder / "pgbouncer.ini")],
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
+                **cluster.who.options,
+            )
+        try:
+            self._wait()
+        except BaseException:
+            self.remove()
+            raise
+
+    def url(self, dbname: str = "postgres", *, role: str = SUPERUSER) -> str:
+        return self.cluster.url(dbname, role=role, port=self.port)
+
+    def remove(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(2)
+        except subprocess.TimeoutExpired:  # newer ones wait for their clients on SIGTERM
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self.folder)
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.touch(mode=0o600)
+        path.write_text(text)
+        os.chown(path, self.cluster.who.uid, self.cluster.who.gid)
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 10
+        while True:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                return
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"pgbouncer did not start:\n{self.log.read_text()}")
+            time.sleep(0.01)
