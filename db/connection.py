@@ -1,0 +1,198 @@
+"""Connections: where to, waiting for a server, what it is, and never a password in an error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import psycopg
+from psycopg import pq, sql
+from psycopg.conninfo import make_conninfo
+
+from .config import Settings
+from .errors import ConnectionFailed
+from .events import Connected, Event, Waiting
+
+Connection = psycopg.Connection[tuple[object, ...]]
+
+_ATTEMPT_S = 10  # for one try; libpq's own default is to wait for ever
+_PING_S = 3
+_PAUSE_S = 0.25
+# A link that swallows packets is noticed within half a minute, on either side of a pooler.
+_KEEPALIVE: dict[str, str | int] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,  # milliseconds
+}
+
+# Settings that some engines lack: they are done without there.
+_OPTIONAL = ["lock_timeout", "synchronous_commit", "client_connection_check_interval"]
+_WHO = """
+SELECT current_database(), current_user,
+       split_part(version(), ' ', 1) || ' ' || split_part(version(), ' ', 2),
+       pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on',
+       ARRAY(SELECT s FROM unnest(%s::text[]) s WHERE current_setting(s, true) IS NOT NULL),
+       current_setting('lock_timeout', true), pg_backend_pid()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a connection leads to. `settings`: those of the optional ones that it knows.
+
+    `pooled`: a pooler is in between, so that what is set for the session may not stay.
+    """
+
+    connected: Connected
+    settings: frozenset[str]
+    lock_timeout: str | None
+    pooled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to connect, by libpq's parameters; the password stays out of the repr."""
+
+    parameters: Mapping[str, str] = field(repr=False)
+    timeout_s: float
+
+    @property
+    def place(self) -> str:
+        """Return host and port as people read them."""
+        host = self.parameters.get("host") or self.parameters.get("hostaddr") or "the local socket"
+        port = self.parameters.get("port", "5432")
+        return host if host.startswith("/") or " " in host else f"{host}:{port}"
+
+    def redacted(self, text: str) -> str:
+        """Return libpq's message on one line, without the password should it quote it."""
+        secret = self.parameters.get("password")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        message = " ".join(lines)
+        return message.replace(secret, "***") if secret else message
+
+    def once(self, application: str) -> Connection:
+        """Return an autocommit connection of one attempt; raise psycopg's error if it fails.
+
+        Statements are never prepared by name: those of another client would be met behind a
+        transaction pooler. https://www.psycopg.org/psycopg3/docs/advanced/prepare.html
+        """
+        connection: Connection = psycopg.connect(
+            self._conninfo(connect_timeout=_ATTEMPT_S, **_KEEPALIVE),
+            autocommit=True,
+            prepare_threshold=None,
+            application_name=application,
+            client_encoding="utf8",
+        )
+        return connection
+
+    def connect(self, application: str) -> Generator[Event, None, Connection]:
+        """Return a connection, waiting for a server that is not there yet.
+
+        Yield `Waiting` once while it is not. Raise `ConnectionFailed` when it refuses us, or is
+        not there after `timeout_s` seconds.
+        """
+        started = time.monotonic()
+        said = False
+        while True:
+            try:
+                return self.once(application)
+            except psycopg.OperationalError as error:
+                waited = time.monotonic() - started
+                if waited >= self.timeout_s or not self._may_come(str(error)):
+                    raise self._failed(error, waited) from None
+            if not said:
+                yield Waiting(f"the server on {self.place}", waited)
+                said = True
+            time.sleep(_PAUSE_S)
+
+    def _conninfo(self, **defaults: str | int) -> str:
+        parameters: dict[str, str | int] = {**defaults, **self.parameters}
+        return make_conninfo("", **parameters)
+
+    def _may_come(self, message: str) -> bool:
+        """Return whether a later attempt may succeed: PQping() tells it in every language."""
+        if "too many" in message or "remaining connection slots" in message:
+            return True
+        answer = pq.PGconn.ping(self._conninfo(connect_timeout=_PING_S).encode())
+        return answer in (pq.Ping.NO_RESPONSE, pq.Ping.REJECT)
+
+    def _failed(self, error: psycopg.Error, waited: float) -> ConnectionFailed:
+        said = self.redacted(str(error).removeprefix("connection failed: "))
+        for_long = f" (waited {waited:.0f} s)" if waited >= 1 else ""
+        return ConnectionFailed(
+            f"Cannot connect to {self.place}{for_long}: {said}",
+            "Nothing was executed. Check DATABASE_URL or the PG* variables in .env.",
+        )
+
+    def create_database(self) -> bool:
+        """Create the target's database if the server says that it is missing.
+
+        Return whether it was. Raise `ConnectionFailed` if the role may not.
+        """
+        name = self.parameters.get("dbname", "")
+        maintenance = replace(self, parameters={**self.parameters, "dbname": "postgres"})
+        if not name:
+            return False
+        try:
+            with maintenance.once("migrations") as conn:
+                if conn.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone():
+                    return False
+                conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+                return True
+        except psycopg.errors.DuplicateDatabase:
+            return False
+        except psycopg.errors.InsufficientPrivilege:
+            user = self.parameters.get("user", "the role")
+            raise ConnectionFailed(
+                f"The database {name} is not on {self.place}, and {user} may not create it.",
+                f'Let an administrator run: CREATE DATABASE "{name}" OWNER "{user}";',
+            ) from None
+        except psycopg.errors.UniqueViolation:  # two runs at once
+            return False
+        except psycopg.OperationalError:  # the first error says more than this one would
+            return False
+
+
+@contextmanager
+def target(settings: Settings) -> Iterator[Target]:
+    """Yield where to connect; an embedded server runs for as long as this is used."""
+    if settings.embedded is None:
+        yield Target(settings.parameters, settings.connect_timeout_s)
+        return
+    from . import embedded
+
+    with embedded.running(settings.embedded) as server:
+        place = {"host": server.host, "port": str(server.port), "user": server.user}
+        yield Target({**settings.parameters, **place}, settings.connect_timeout_s)
+
+
+def describe(conn: Connection) -> Server:
+    """Return what the connection leads to.
+
+    Raise `ConnectionFailed` for a standby, and for a database that is read-only by default.
+    """
+    row = conn.execute(_WHO, [_OPTIONAL]).fetchone()
+    assert row is not None
+    database, user, version, standby, read_only, known, lock_timeout, pid = row
+    found = Connected(str(database), conn.info.host, conn.info.port, str(user), str(version))
+    if standby:
+        raise ConnectionFailed(
+            f"{found}: this is a standby (pg_is_in_recovery() is true), which cannot be migrated.",
+            "Point DATABASE_URL at the primary, or add target_session_attrs=primary to it.",
+        )
+    if read_only:
+        raise ConnectionFailed(
+            f"{found}: default_transaction_read_only is on here, so nothing can be written.",
+            f'ALTER ROLE "{user}" RESET default_transaction_read_only, '
+            "or connect as a role that may write.",
+        )
+    return Server(
+        found,
+        frozenset(cast("list[str]", known)),
+        cast("str | None", lock_timeout),
+        pooled=pid != conn.info.backend_pid,
+    )

@@ -1,0 +1,121 @@
+"""A folder of migrations, in the order they run, and what is wrong with it. No database."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from . import script
+from .errors import FilesError
+
+NAME_LENGTH = 255  # characters: the ledger's filename column
+_NAME = re.compile(r"(?P<number>\d+)_.+\.sql", re.ASCII | re.DOTALL)
+_RULE = "Migrations are named [number]_[description].sql, such as 002_add_index_to_campaigns.sql."
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """A file of the folder. `shown` is its path as people type it."""
+
+    filename: str
+    path: Path
+    shown: str
+    checksum: str
+
+    @property
+    def number(self) -> int:
+        """Return the number its name begins with; the base schema's is below them all."""
+        match = _NAME.fullmatch(self.filename)
+        return int(match["number"]) if match else -1
+
+    @property
+    def digits(self) -> str:
+        """Return that number as it is written."""
+        return re.match(r"\d*", self.filename)[0]  # type: ignore[index]  # matches always
+
+
+def discover(folder: Path, shown: str) -> tuple[Migration, ...]:
+    """Return the folder's migrations in alphabetical order.
+
+    Names that start with a dot, other endings than .sql, and .down.sql companions are no
+    migrations. Raise `FilesError` if there is no such folder, a .sql file is not named by the
+    pattern, cannot be read, or is not UTF-8.
+    """
+    if not folder.is_dir():
+        raise FilesError(
+            f"There is no folder {shown}.",
+            "Create it, or set MIGRATIONS_DIR to the folder that holds the migrations.",
+        )
+    names = sorted(entry.name for entry in folder.iterdir() if _is_sql(entry.name))
+    for name in names:
+        check_name(name, folder / name, f"{shown}/{name}")
+    return tuple(load(folder / name, f"{shown}/{name}") for name in names)
+
+
+def _is_sql(name: str) -> bool:
+    lower = name.lower()
+    return lower.endswith(".sql") and not lower.endswith(".down.sql") and name[0] != "."
+
+
+def check_name(name: str, path: Path, shown: str) -> None:
+    """Raise `FilesError` unless the name follows the pattern and is that of a regular file."""
+    printable = ascii(shown) if not shown.isprintable() else shown
+    if not _NAME.fullmatch(name) or not name.isprintable():
+        raise FilesError(f"{printable} is not named as a migration. Nothing was executed.", _RULE)
+    if len(name) > NAME_LENGTH:
+        raise FilesError(f"{shown}: the name is longer than {NAME_LENGTH} characters.")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "not a file that can be read"
+        raise FilesError(f"{shown} is {kind}. Nothing was executed.", _RULE)
+
+
+def load(path: Path, shown: str) -> Migration:
+    """Return the migration of one file, whose name may be anything (the base schema's is)."""
+    try:
+        return Migration(path.name, path, shown, script.checksum(path, shown))
+    except OSError as error:
+        raise FilesError(f"{shown} cannot be read: {error.strerror}.") from None
+
+
+def find(migrations: Sequence[Migration], name: str) -> Migration:
+    """Return the migration of that name; a path to it is understood as well.
+
+    Raise `FilesError` with the closest names if there is none.
+    """
+    if len(name) > NAME_LENGTH and "/" not in name:
+        raise FilesError(f"The name is longer than {NAME_LENGTH} characters: {name[:40]}…")
+    wanted = Path(name).name
+    by_name = {m.filename: m for m in migrations}
+    found = by_name.get(wanted) or by_name.get(f"{wanted}.sql")
+    if found:
+        return found
+    close = difflib.get_close_matches(wanted, by_name, n=3, cutoff=0.4)
+    close += [n for n in by_name if n.startswith(wanted) and n not in close][:3]
+    advice = f"Did you mean {' or '.join(close)}?" if close else "The folder holds no such name."
+    raise FilesError(f"There is no migration named {wanted!r}.", advice)
+
+
+def check_order(migrations: Iterable[Migration], pending: set[str]) -> None:
+    """Raise `FilesError` if alphabetical order would run a pending file out of its number."""
+    for first, second in pairwise(migrations):
+        if first.number > second.number and pending & {first.filename, second.filename}:
+            width = max(len(first.digits), len(second.digits))
+            raise FilesError(
+                f"{first.filename} sorts before {second.filename}: files run in alphabetical "
+                "order of their names. Nothing was executed.",
+                f"Pad the numbers to the same width: "
+                f"{second.digits.zfill(width)}{second.filename[len(second.digits) :]}.",
+            )
+
+
+def duplicates(migrations: Iterable[Migration], pending: set[str]) -> list[tuple[str, str]]:
+    """Return pairs of neighbours with the same number, of which one is pending."""
+    return [
+        (first.filename, second.filename)
+        for first, second in pairwise(migrations)
+        if first.number == second.number and pending & {first.filename, second.filename}
+    ]

@@ -1,0 +1,148 @@
+"""Files and ledger side by side: what is executed, what would run, what is wrong. No database."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from . import files
+from .errors import LedgerError, ScriptError
+from .events import Note
+from .files import Migration
+from .script import Script
+
+SCHEMA = "schema.sql"  # the base schema's name in the ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a command wants: the base `schema` first, or `only` one file; and how it is typed."""
+
+    command: str = "db.migrate-run"
+    schema: bool = False
+    only: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A row of the ledger. What the Node code recorded has no checksum, duration or author."""
+
+    filename: str
+    executed_at: datetime | None
+    checksum: str | None = None
+    duration_ms: int | None = None
+    executed_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A unit of a no-transaction file that is not whole yet.
+
+    `finished` is false for an intent: the unit was about to run outside a transaction, by the
+    session whose application_name is `run_by`.
+    """
+
+    filename: str
+    unit: int
+    checksum: str
+    finished: bool
+    run_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file as `db.status` shows it."""
+
+    filename: str
+    state: str  # executed, pending, out of order, unfinished, changed, missing
+    executed: Executed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What stands, and what would run, in order."""
+
+    entries: tuple[Entry, ...]
+    pending: tuple[Migration, ...]
+    notes: tuple[Note, ...]
+
+    def named(self, *states: str) -> tuple[str, ...]:
+        """Return the files that are in one of the states."""
+        return tuple(e.filename for e in self.entries if e.state in states)
+
+
+def make(
+    migrations: Sequence[Migration],
+    executed: Mapping[str, Executed],
+    progress: Mapping[str, object],
+) -> Plan:
+    """Return the plan. Raise `FilesError` if a pending file would run out of its number's order."""
+    names = {m.filename for m in migrations}
+    pending = {n for n in names if n not in executed}
+    files.check_order(migrations, pending)
+    newest = max((n for n in executed if n != SCHEMA), default="")
+    entries = [
+        Entry(
+            m.filename,
+            _state(m, executed.get(m.filename), newest, progress),
+            executed.get(m.filename),
+        )
+        for m in migrations
+    ]
+    gone = [Entry(n, "missing", row) for n, row in executed.items() if n not in names | {SCHEMA}]
+    return Plan(
+        tuple(sorted([*entries, *gone], key=lambda e: e.filename)),
+        tuple(m for m in migrations if m.filename in pending),
+        tuple(_notes(migrations, pending, gone)),
+    )
+
+
+def _state(
+    migration: Migration, row: Executed | None, newest: str, progress: Collection[str]
+) -> str:
+    if row is not None:
+        return "executed" if row.checksum in (None, migration.checksum) else "changed"
+    if migration.filename in progress:
+        return "unfinished"
+    return "out of order" if migration.filename < newest else "pending"
+
+
+def _notes(
+    migrations: Sequence[Migration], pending: set[str], gone: Sequence[Entry]
+) -> Iterator[Note]:
+    for first, second in files.duplicates(migrations, pending):
+        yield Note(
+            f"{first} and {second} have the same number; both run, in this order.", "warning"
+        )
+    for entry in gone:
+        yield Note(f"{entry.filename} is executed, but its file is missing.", "warning")
+
+
+def refuse_changed(plan: Plan) -> None:
+    """Raise `LedgerError` if an executed file has another text now."""
+    changed = plan.named("changed")
+    if changed:
+        raise LedgerError(
+            f"Changed since it was executed: {', '.join(changed)}. Nothing was executed.",
+            "Put the executed text back and write the change as a new migration;",
+            f"or, if the edit is meant: invoke db.repair --name {changed[0]} --accept",
+        )
+
+
+def check(migrations: Sequence[Migration]) -> None:
+    """Raise `ScriptError` for the first file that cannot be run as it is written."""
+    for migration in migrations:
+        with Script.open(migration.path, migration.shown) as script:
+            script.check()
+
+
+def refusals(migrations: Sequence[Migration]) -> Iterator[tuple[Migration, ScriptError | None]]:
+    """Yield each file, and why it would be refused."""
+    for migration in migrations:
+        try:
+            check([migration])
+        except ScriptError as error:
+            yield migration, error
+        else:
+            yield migration, None
