@@ -1,0 +1,260 @@
+"""Statements on their way to the server, and results on their way back.
+
+libpq's pipeline mode without its locks: nothing here blocks for longer than a tick, so that the
+caller can look what a long statement waits for. psycopg's own pipeline needs a cursor a statement
+and waits for all results at once; this is the level below it.
+https://www.postgresql.org/docs/current/libpq-pipeline-mode.html
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.errors import Diagnostic as ServerFields
+from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
+
+from .connection import Connection
+from .errors import Diagnostic
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+TICK_S = 0.25
+_WINDOW = 8 << 20  # bytes of SQL that are sent ahead of their results
+_OVERHEAD = 200  # bytes that libpq keeps for a statement, besides its text
+_ABORT_S = 10.0
+
+_DELIBERATE = {"25P04"}  # transaction_timeout ends the session, and would end the next one
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One statement to send. `role` says what it is for; `about`, `statement` are the caller's.
+
+    `copy`: the data of a COPY … FROM stdin, which cannot go through a pipeline.
+    """
+
+    sql: bytes
+    role: str = "setting"
+    about: Any = None
+    params: Sequence[bytes | None] | None = None
+    statement: Any = None
+    copy: Iterable[bytes] | None = None
+
+
+class CommandFailed(Exception):
+    """The server refused a command; everything sent after it was skipped."""
+
+    def __init__(self, command: Command, diagnostic: Diagnostic) -> None:
+        super().__init__(diagnostic.message)
+        self.command = command
+        self.diagnostic = diagnostic
+
+
+class LinkLost(psycopg.OperationalError):
+    """The connection is of no more use: the server ended it, or it broke."""
+
+
+_SYNC = Command(b"", "sync")
+Arrival = tuple[Command, "PGresult"]
+
+
+def diagnostic(said: ServerFields) -> Diagnostic:
+    """Return the fields of an error or notice that people are shown."""
+    return Diagnostic(
+        severity=said.severity_nonlocalized or said.severity or "ERROR",
+        sqlstate=said.sqlstate or "",
+        message=said.message_primary or "",
+        detail=said.message_detail or "",
+        hint=said.message_hint or "",
+        context=said.context or "",
+        position=int(said.statement_position) if said.statement_position else None,
+        internal_query=said.internal_query or "",
+        internal_position=int(said.internal_position) if said.internal_position else None,
+    )
+
+
+class Pipeline:
+    """One connection's way to the server.
+
+    Methods that wait are iterators: they yield `(command, result)` as results arrive, in the order
+    of the commands, and None for every tick (0.25 s) in which nothing did. They raise
+    `CommandFailed` for the first command that fails, after the server has skipped the rest, and
+    `psycopg.OperationalError` (`LinkLost`, if the server said why) when the connection is lost.
+    """
+
+    def __init__(self, conn: Connection) -> None:
+        self.conn = conn
+        self._pg = conn.pgconn
+        self._sent: deque[Command] = deque()
+        self._ahead = 0
+        self._syncs = 0
+        self._failed: CommandFailed | None = None
+        self._copying = False
+        self._poll = select.poll()
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Enter pipeline mode, and leave it again once all results have been read."""
+        self._pg.enter_pipeline_mode()
+        try:
+            yield
+        except CommandFailed:
+            self._pg.exit_pipeline_mode()
+            raise
+        self._pg.exit_pipeline_mode()
+
+    def send(self, command: Command) -> None:
+        """Queue a command; what the socket takes goes out now."""
+        self._pg.send_query_params(command.sql, command.params)
+        self._sent.append(command)
+        self._ahead += len(command.sql) + _OVERHEAD
+
+    @property
+    def current(self) -> Command | None:
+        """Return a command of what is being executed, as far as the results tell."""
+        return next((command for command in self._sent if command.about is not None), None)
+
+    @property
+    def full(self) -> bool:
+        """Return whether more is under way than should be: `push` waits until it is less."""
+        return self._ahead > _WINDOW
+
+    def push(self) -> Iterator[Arrival | None]:
+        """Send what is queued and yield what has arrived, without waiting unless it is `full`."""
+        # Otherwise the server keeps finished results in its buffer until the next sync.
+        self._pg.send_flush_request()
+        self._move(0)
+        yield from self._arrived()
+        if self._failed or self.full:
+            yield from self._until(lambda: self._ahead <= _WINDOW // 2)
+
+    def sync(self) -> Iterator[Arrival | None]:
+        """Yield all results that are still to come. An open transaction stays open."""
+        self._send_sync()
+        yield from self._until(lambda: not self._sent)
+
+    def query(self, command: Command) -> Iterator[Arrival | None]:
+        """Run one command outside pipeline mode, by the simple protocol."""
+        self._send_query(command)
+        yield from self._until(lambda: not self._sent)
+
+    def copy(self, command: Command) -> Iterator[Arrival | None]:
+        """Run a COPY … FROM stdin, streaming its data; leaves pipeline mode for it."""
+        yield from self.sync()
+        self._pg.exit_pipeline_mode()
+        self._send_query(command)
+        yield from self._until(lambda: self._copying or not self._sent)
+        for chunk in (command.copy or ()) if self._copying else ():
+            self._pg.put_copy_data(chunk)
+            while self._pg.flush():
+                if not self._move(TICK_S):
+                    yield None
+        if self._copying:
+            self._pg.put_copy_end()
+            self._copying = False
+        yield from self._until(lambda: not self._sent)
+        self._pg.enter_pipeline_mode()
+
+    def abort(self) -> None:
+        """Cancel what runs, and return when the server has stopped executing what was sent.
+
+        A cancel request that arrives between two statements is ignored, so it is repeated. Raise
+        `psycopg.OperationalError` if the server does not stop within 10 s.
+        """
+        pipelined = self._pg.pipeline_status != PipelineStatus.OFF
+        if pipelined:
+            self._send_sync()
+        give_up = time.monotonic() + _ABORT_S
+        while not self._drained(pipelined):
+            if time.monotonic() > give_up:
+                raise psycopg.OperationalError("the server does not answer a cancel request")
+            self.conn.cancel_safe(timeout=2)
+            self._move(TICK_S)
+        self._sent.clear()
+        if pipelined:
+            self._pg.exit_pipeline_mode()
+
+    def _drained(self, pipelined: bool) -> bool:
+        """Drop what has arrived; return whether nothing more is to come.
+
+        Does not rely on the queue: an interrupt may have come between the two lines of `send`.
+        """
+        nothing = 0
+        while nothing < 2 and not self._pg.is_busy():
+            result = self._pg.get_result()
+            nothing = nothing + 1 if result is None else 0
+            if result is not None and result.status == ExecStatus.PIPELINE_SYNC:
+                self._syncs -= 1
+            elif result is not None and result.status == ExecStatus.COPY_IN:
+                self._pg.put_copy_end(b"interrupted")
+        if pipelined:
+            return self._syncs <= 0
+        return self._pg.transaction_status != TransactionStatus.ACTIVE
+
+    def _send_query(self, command: Command) -> None:
+        self._pg.send_query(command.sql)
+        self._sent.append(command)
+        self._ahead += len(command.sql) + _OVERHEAD
+
+    def _send_sync(self) -> None:
+        self._pg.pipeline_sync()
+        self._sent.append(_SYNC)
+        self._syncs += 1
+
+    def _until(self, settled: Callable[[], bool]) -> Iterator[Arrival | None]:
+        """Yield arrivals until it is settled; after a failure, until the server is ready again."""
+        while True:
+            yield from self._arrived()
+            if self._pg.pipeline_status == PipelineStatus.ABORTED and not self._syncs:
+                self._send_sync()
+            if not self._sent if self._failed else settled():
+                break
+            if not self._move(TICK_S):
+                yield None
+        if self._failed:
+            failed, self._failed = self._failed, None
+            raise failed
+
+    def _arrived(self) -> Iterator[Arrival]:
+        while self._sent and not self._copying and not self._pg.is_busy():
+            result = self._pg.get_result()
+            command = self._sent[0]
+            if result is None:
+                self._sent.popleft()
+                self._ahead -= len(command.sql) + _OVERHEAD
+            elif result.status == ExecStatus.PIPELINE_SYNC:
+                self._sent.popleft()
+                self._syncs -= 1
+            elif result.status == ExecStatus.FATAL_ERROR:
+                self._fail(command, result)
+            elif result.status == ExecStatus.COPY_IN:
+                self._copying = True
+            elif result.status != ExecStatus.PIPELINE_ABORTED:
+                yield command, result
+
+    def _fail(self, command: Command, result: PGresult) -> None:
+        said = diagnostic(ServerFields(result))
+        fatal = said.severity in ("FATAL", "PANIC") and said.sqlstate not in _DELIBERATE
+        if fatal or not said.sqlstate or self._pg.status == ConnStatus.BAD:
+            raise LinkLost(said.message or result.error_message.decode(errors="replace"))
+        self._failed = self._failed or CommandFailed(command, said)
+
+    def _move(self, timeout_s: float) -> bool:
+        """Move bytes both ways, waiting at most so long for the socket; return whether any did."""
+        try:
+            unsent = bool(self._pg.flush())
+        except psycopg.OperationalError:
+            unsent = False  # reading tells why
+        self._poll.register(self._pg.socket, select.POLLIN | (select.POLLOUT if unsent else 0))
+        ready = self._poll.poll(timeout_s * 1000)
+        if any(event & ~select.POLLOUT for _, event in ready):
+            self._pg.consume_input()
+        return bool(ready)

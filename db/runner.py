@@ -1,0 +1,450 @@
+"""A goal -> the database, as a stream of events.
+
+The story is `Run.events`: connect, survey, take turns with other runs, execute. Whatever happens on
+the way, the ledger is read again before anything is said or repeated. That a file runs exactly once
+rests on the ledger's unique key, whose row is written in the transaction of the file; the advisory
+lock only keeps runs from getting in each other's way.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import cast
+
+import psycopg
+from psycopg.pq import ConnStatus
+
+from . import failure, ledger, units
+from .config import Settings
+from .connection import Target
+from .errors import (
+    ConnectionFailed,
+    ConnectionLost,
+    FilesError,
+    Interrupted,
+    LedgerError,
+    MigrationsError,
+)
+from .events import (
+    Applied,
+    Blocker,
+    Event,
+    Finished,
+    Note,
+    Noticed,
+    Planned,
+    Reconnected,
+    Retrying,
+    Waiting,
+)
+from .files import Migration
+from .ledger import Ledger
+from .pipeline import Arrival, Command, CommandFailed, LinkLost
+from .plan import Goal
+from .script import Script
+from .session import Running, Session, statement
+from .survey import Survey, survey
+from .watch import PREFIX, author
+
+_LOCKED = {"55P03", "40P01", "40001"}  # lock not available, deadlock, serialization failure
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 10.0
+_POLL_S = 0.5
+_SAY_AGAIN_S = 30.0
+_LOSSES = 3  # of the connection, without a file getting done in between
+
+_CLAIM = "INSERT INTO {table} (filename, checksum, executed_by) VALUES ($1, $2, $3)"
+_RECORD = """
+UPDATE {table} SET duration_ms = 1000 * extract(epoch FROM clock_timestamp() - now())
+WHERE filename = $1 RETURNING duration_ms"""
+# Commits that did not wait for the disk are covered by any later one that does: WAL is in order.
+_FLUSH = "UPDATE {table} SET checksum = checksum WHERE id = (SELECT max(id) FROM {table})"
+_RESETS = (b"RESET SESSION AUTHORIZATION", b"RESET ROLE", b"RESET ALL")
+
+
+class Run:
+    """One run. `events()` does it; `executed` are the files that it has executed so far."""
+
+    def __init__(self, target: Target, settings: Settings, goal: Goal) -> None:
+        self.executed: list[str] = []
+        self._target = target
+        self._settings = settings
+        self._goal = goal
+        self._session: Session
+        self._survey: Survey
+        self._ledger: Ledger
+        self._unconfirmed: set[str] = set()  # sent, and not answered yet
+        self._unflushed = False
+        self._losses = 0
+        self._guarded = settings.guard
+
+    def events(self) -> Generator[Event, None, None]:
+        """Do it, and yield what happens. Raise an error of `db.errors` if it cannot be done.
+
+        KeyboardInterrupt, raised in here or thrown in, cancels the running statement and ends in
+        `Interrupted`, which says what stands.
+        """
+        started = time.monotonic()
+        try:
+            self._session = yield from Session.open(
+                self._target, self._settings, create=self._goal.schema
+            )
+        except KeyboardInterrupt as stop:
+            raise Interrupted(
+                "Interrupted. Nothing was executed.", signal_number=_signal(stop)
+            ) from None
+        try:
+            yield self._session.server.connected
+            yield from self._until_done()
+            yield Finished(tuple(self.executed), round(1000 * (time.monotonic() - started)))
+        except KeyboardInterrupt as stop:
+            raise self._interrupted(_signal(stop)) from None
+        finally:
+            self._session.close()
+
+    def _until_done(self) -> Iterator[Event]:
+        """Tell the story from its beginning each time that the connection was lost."""
+        first = True
+        while True:
+            try:
+                yield from self._story(first=first)
+                self._flush()
+                return
+            except psycopg.OperationalError as error:
+                if not self._lost(error):
+                    raise self._refused(error) from None
+                yield from self._reconnect(error)
+            except psycopg.Error as error:
+                raise self._refused(error) from None
+            first = False
+
+    def _story(self, *, first: bool) -> Iterator[Event]:
+        yield from self._look()
+        if first:
+            yield from self._survey.notes
+        if self._survey.idle:
+            if first:
+                yield Planned((), len(self._survey.executed))
+            return
+        self._check()
+        yield from self._take_turn()
+        yield from self._look()
+        yield from self._prepare()
+        if first:
+            yield Planned(tuple(m.filename for m in self._survey.todo), len(self._survey.executed))
+        yield from self._execute(self._survey.todo)
+
+    def _look(self) -> Iterator[Event]:
+        """Survey, and see what became of the files that were under way when a link was lost."""
+        self._survey = survey(self._session.conn, self._settings, self._goal)
+        self._ledger = self._survey.ledger
+        yield from self._confirm()
+
+    def _check(self) -> None:
+        """Refuse what cannot be run as it is written, before anything runs."""
+        for migration in self._survey.todo:
+            with Script.open(migration.path, migration.shown) as script:
+                script.check()
+                units.check(script, self._survey.progress.get(migration.filename, ()))
+
+    def _take_turn(self) -> Iterator[Event]:
+        """Wait until no other run is under way, or has done everything there was to do."""
+        started = said = time.monotonic()
+        try:
+            guard = self._session.watched(self._ledger.key)
+        except psycopg.OperationalError as error:
+            yield Note(f"no second connection: {self._target.redacted(str(error))}", "warning")
+            return
+        try:
+            while self._guarded and not guard.lock():
+                now = time.monotonic()
+                if said in (started, now) or now - said >= _SAY_AGAIN_S:
+                    yield Waiting(guard.holder(), now - started)
+                    said = now
+                time.sleep(_POLL_S * random.uniform(0.5, 1.5))
+                if not self._remaining(self._survey.todo):
+                    return
+        except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):
+            yield Note("this server has no advisory locks: runs do not take turns here")
+            self._guarded = False
+
+    def _prepare(self) -> Iterator[Event]:
+        """Create or adopt the ledger; somebody else's lock on it is waited for like any other."""
+        started = time.monotonic()
+        conn = self._session.conn
+        unfinished = any(not _transactional(m) for m in self._survey.todo)
+        while True:
+            try:
+                with conn.transaction():
+                    if "lock_timeout" in self._session.server.settings:
+                        conn.execute(
+                            f"SET LOCAL lock_timeout = {self._settings.lock_timeout_ms}".encode()
+                        )
+                    self._ledger = ledger.prepare(conn, self._ledger, unfinished=unfinished)
+                    ledger.fill_in(conn, self._ledger, self._survey.unchecked)
+                return
+            except (
+                psycopg.errors.LockNotAvailable,
+                psycopg.errors.DeadlockDetected,
+                psycopg.errors.UniqueViolation,
+                psycopg.errors.DuplicateTable,
+            ) as error:
+                if time.monotonic() - started > self._settings.lock_wait_s:
+                    raise self._refused(error) from None
+            yield Waiting(
+                "the ledger, which another session has locked", time.monotonic() - started
+            )
+            time.sleep(_POLL_S * random.uniform(0.5, 1.5))
+            self._ledger = ledger.find(conn, self._settings.ledger)
+
+    def _execute(self, todo: Sequence[Migration]) -> Iterator[Event]:
+        """Execute the files; after a failure, whatever the ledger does not have."""
+        waited_for, since, attempt = "", 0.0, 0
+        while todo:
+            try:
+                yield from self._attempt(todo)
+                break
+            except CommandFailed as failed:
+                running = cast("Running", failed.command.about)
+                self._session.rollback()
+                todo = self._remaining(todo)
+                yield from self._elsewhere(running, todo)
+                if running.migration not in todo:
+                    continue
+                if waited_for != running.filename:
+                    waited_for, since, attempt = running.filename, time.monotonic(), 0
+                attempt += 1
+                yield from self._retry(failed, running, attempt, since, todo)
+
+    def _attempt(self, todo: Sequence[Migration]) -> Iterator[Event]:
+        """Execute the files until one fails: those with a transaction through one pipeline."""
+        session = self._session
+        running = map(self._running, todo)
+        for transactional, group in groupby(running, lambda r: r.script.directives.transaction):
+            if transactional:
+                with session.pipe.opened():
+                    session.pipe.send(Command(b"DISCARD ALL"))  # what a pooled connection may hold
+                    for file in group:
+                        self._unconfirmed.add(file.filename)
+                        flush = self._settings.sync_each or file.migration is todo[-1]
+                        yield from self._settle(session.send(self._transaction(file, flush=flush)))
+                    yield from self._settle(session.pipe.sync())
+            else:
+                for file in group:
+                    self._unconfirmed.add(file.filename)
+                    yield from units.execute(session, self._ledger, file, self._settle)
+
+    def _running(self, migration: Migration) -> Running:
+        script = Script.open(migration.path, migration.shown)
+        if script.checksum != migration.checksum:
+            raise FilesError(
+                f"{migration.shown} was changed while the run went on; it was not executed."
+            )
+        return Running(migration, script)
+
+    def _transaction(self, running: Running, *, flush: bool) -> Iterator[Command]:
+        """Yield everything that is sent for one file."""
+        session, script = self._session, running.script
+        name = running.filename.encode()
+        row = (name, script.checksum.encode(), author().encode())
+        yield from session.opening(running, script.modes, flush=flush)
+        for found in script.leading:
+            yield statement(running, found)
+        # Before anything else of the file: a second run waits here, and not in the middle of it.
+        yield Command(self._ledger.compose(_CLAIM), "claim", running, row)
+        yield from session.role(running)
+        for found in script.body():
+            yield statement(running, found)
+        for reset in _RESETS:
+            yield Command(reset, about=running)
+        if not flush:
+            yield from session.unflushed(running)
+        yield Command(self._ledger.compose(_RECORD), "record", running, (name,))
+        yield Command(b"COMMIT", "commit" if flush else "commit unflushed", running)
+        yield Command(b"DISCARD ALL", about=running)
+
+    def _settle(self, arrivals: Iterable[Arrival | None]) -> Iterator[Event]:
+        """Turn results into events, and look what is going on while there are none."""
+        session = self._session
+        since = time.monotonic()
+        for arrival in arrivals:
+            if arrival is None:
+                current = session.pipe.current
+                if current is not None:
+                    yield from session.watch(current.about, time.monotonic() - since)
+                continue
+            since = time.monotonic()
+            command, result = arrival
+            self._losses = 0
+            if command.role == "record":
+                command.about.duration_ms = int(result.get_value(0, 0) or 0)
+            elif command.role.startswith("commit"):
+                self._unflushed = command.role != "commit"
+                yield from self._applied(command.about)
+
+    def _applied(self, running: Running) -> Iterator[Event]:
+        for said in self._session.notices:
+            yield Noticed(running.filename, said)
+        self._session.notices = []
+        running.script.close()
+        yield from self._done(running.filename, running.duration_ms)
+
+    def _done(self, filename: str, duration_ms: int) -> Iterator[Event]:
+        self._unconfirmed.discard(filename)
+        self.executed.append(filename)
+        late = filename in self._survey.plan.named("out of order")
+        yield Applied(filename, duration_ms, late)
+
+    def _remaining(self, todo: Sequence[Migration]) -> list[Migration]:
+        """Return what the ledger does not have."""
+        self._ledger = ledger.find(self._session.conn, self._settings.ledger)
+        rows = ledger.read(self._session.conn, self._ledger)
+        return [m for m in todo if m.filename not in rows]
+
+    def _elsewhere(self, running: Running, todo: Sequence[Migration]) -> Iterator[Event]:
+        """Say that another run has executed what failed here."""
+        self._unconfirmed.clear()
+        if running.migration not in todo:
+            yield Note("was executed by another run meanwhile", filename=running.filename)
+
+    def _retry(
+        self,
+        failed: CommandFailed,
+        running: Running,
+        attempt: int,
+        since: float,
+        todo: Sequence[Migration],
+    ) -> Iterator[Event]:
+        """Pause, if the file only could not have a lock; raise `StatementFailed` otherwise."""
+        session, said = self._session, failed.diagnostic
+        blockers, session.blockers = session.blockers, ()
+        elapsed = time.monotonic() - since
+        pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1)) * random.uniform(
+            0.5, 1.0
+        )
+        claimed = failed.command.role == "claim"
+        if claimed and any(b.application.startswith(PREFIX) for b in blockers):
+            # However long it takes: it is being executed, only not by this run.
+            yield Waiting(f"another run, which executes {running.filename}", elapsed)
+            pause = min(pause, 1.0)
+        elif said.sqlstate in _LOCKED or (claimed and said.sqlstate == "23505"):
+            if elapsed + pause > self._settings.lock_wait_s:
+                raise self._failed(failed, running, todo, blockers)
+            yield Retrying(running.filename, said.sqlstate, said.message, attempt, pause, blockers)
+        else:
+            raise self._failed(failed, running, todo, blockers)
+        session.notices = []
+        time.sleep(pause)
+
+    def _failed(
+        self,
+        failed: CommandFailed,
+        running: Running,
+        todo: Sequence[Migration],
+        blockers: tuple[Blocker, ...],
+    ) -> MigrationsError:
+        """Return the error of a file, with what stands now as the ledger tells it."""
+        self._flush()
+        rows = list(self._survey.executed) + self.executed
+        last = f"{rows[-1]} is the last executed file" if rows else "No file was executed"
+        outcome = f"{last}, {len(todo)} still pending."
+        if running.script.directives.transaction:
+            outcome = f"Rolled back. {outcome}"
+        else:
+            progress = ledger.read_progress(self._session.conn, self._ledger)
+            done = sum(unit.finished for unit in progress.get(running.filename, ()))
+            outcome = f"{outcome} {done} of this file's statements are executed and stay."
+        notices = tuple(self._session.notices)
+        command = self._goal.command
+        return failure.explain(
+            failed, running, outcome=outcome, notices=notices, blockers=blockers, command=command
+        )
+
+    def _flush(self) -> None:
+        """Make the disk have what was committed without waiting for it."""
+        if self._unflushed:
+            self._session.conn.execute(self._ledger.compose(_FLUSH))
+            self._unflushed = False
+
+    def _lost(self, error: psycopg.Error) -> bool:
+        conn = self._session.conn
+        gone = isinstance(error, LinkLost) or conn.closed or conn.pgconn.status != ConnStatus.OK
+        return bool(gone) or (error.sqlstate or "").startswith(("57P", "08"))
+
+    def _reconnect(self, error: psycopg.Error) -> Iterator[Event]:
+        """Come back to a server that went away, to go on from what its ledger says."""
+        reason = self._target.redacted(str(error))
+        files = ", ".join(sorted(self._unconfirmed)) or "no file"
+        under_way = f"while {files} was under way: {reason}"
+        self._losses += 1
+        self._session.close()
+        if self._losses > _LOSSES:
+            raise ConnectionLost(
+                f"The connection was lost {self._losses} times {under_way}",
+                "Look into the server's log, then: invoke db.status",
+            )
+        try:
+            self._session = yield from Session.open(self._target, self._settings, create=False)
+        except ConnectionFailed as again:
+            raise ConnectionLost(
+                f"The connection was lost {under_way}",
+                f"It could not be made again: {again.message}",
+                f"What was executed is in the ledger; go on with: invoke {self._goal.command}",
+            ) from None
+        yield Reconnected(reason)
+
+    def _confirm(self) -> Iterator[Event]:
+        """Report the files whose COMMIT took effect though its answer was lost."""
+        for filename in sorted(self._unconfirmed & self._survey.executed.keys()):
+            yield from self._done(filename, self._survey.executed[filename].duration_ms or 0)
+        self._unconfirmed.clear()
+
+    def _refused(self, error: psycopg.Error) -> LedgerError:
+        said = self._target.redacted(error.diag.message_primary or str(error))
+        user = self._session.server.connected.user
+        advice = ["Nothing more was executed."]
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            schema = self._ledger.schema
+            advice.append(
+                f'The ledger needs: GRANT USAGE, CREATE ON SCHEMA "{schema}" TO "{user}";'
+            )
+        return LedgerError(f"The ledger cannot be used: {said} ({error.sqlstate})", *advice)
+
+    def _interrupted(self, signal_number: int) -> Interrupted:
+        """Cancel what runs, and return what stands."""
+        again = f"Go on with: invoke {self._goal.command}"
+        try:
+            self._session.pipe.abort()
+            self._session.rollback()
+            todo = self._remaining(self._survey.todo)
+            self._flush()
+        except (psycopg.Error, AttributeError):  # interrupted before there was a survey
+            what = (
+                "What was executed is in the ledger: invoke db.status"
+                if self._unconfirmed
+                else ("Nothing was executed.")
+            )
+            return Interrupted(f"Interrupted. {what}", again, signal_number=signal_number)
+        left = {m.filename for m in todo}
+        done = [m.filename for m in self._survey.todo if m.filename not in left]
+        return Interrupted(
+            f"Interrupted. The running statement was cancelled and rolled back. "
+            f"Executed: {', '.join(done) or 'nothing'}. Not executed: {len(todo)}"
+            + (f", from {todo[0].filename} on." if todo else "."),
+            again,
+            signal_number=signal_number,
+        )
+
+
+def _signal(stop: KeyboardInterrupt) -> int:
+    """Return the signal's number; a handler of ours puts it into the exception."""
+    return int(stop.args[0]) if stop.args else int(signal.SIGINT)
+
+
+def _transactional(migration: Migration) -> bool:
+    with Script.open(migration.path, migration.shown) as script:
+        return script.directives.transaction

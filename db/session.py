@@ -1,0 +1,176 @@
+"""The connection that does the work, the one that watches, and how each transaction begins."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from .config import Settings
+from .connection import Connection, Server, Target, describe
+from .errors import ConnectionFailed, Diagnostic
+from .events import Blocker, Event, Note, Progress
+from .files import Migration
+from .pipeline import TICK_S, Arrival, Command, Pipeline, diagnostic
+from .script import Script, Statement
+from .watch import PREFIX, Guard, guard_name
+
+_SHOW_S = 2.0  # a statement that runs longer than this is worth a live line
+_NOTICES = 50  # of one file, the latest
+
+
+@dataclass(slots=True)
+class Running:
+    """A file under way; its script is kept for the position of an error."""
+
+    migration: Migration
+    script: Script
+    duration_ms: int = 0
+
+    @property
+    def filename(self) -> str:
+        """Return its name in the ledger."""
+        return self.migration.filename
+
+
+@dataclass(slots=True)
+class Session:
+    """One working connection. Every one has a name of its own, so that others can tell it."""
+
+    target: Target
+    settings: Settings
+    server: Server
+    conn: Connection
+    pipe: Pipeline
+    name: str
+    guard: Guard | None = None
+    notices: list[Diagnostic] = field(default_factory=list)
+    blockers: tuple[Blocker, ...] = ()
+
+    @classmethod
+    def open(
+        cls, target: Target, settings: Settings, *, create: bool
+    ) -> Generator[Event, None, Session]:
+        """Return a session, yielding what is waited for; `create` a database that is missing."""
+        name = f"{PREFIX}{random.randrange(16**6):06x}"
+        try:
+            conn = yield from target.connect(name)
+        except ConnectionFailed:
+            if not (create and target.create_database()):
+                raise
+            yield Note(f"created the database {target.parameters['dbname']}")
+            conn = yield from target.connect(name)
+        try:
+            server = describe(conn)
+        except BaseException:
+            conn.close()
+            raise
+        session = cls(target, settings, server, conn, Pipeline(conn), name)
+        conn.add_notice_handler(session._noticed)
+        return session
+
+    def close(self) -> None:
+        """Close both connections; a statement that still runs is cancelled first."""
+        if not self.conn.closed and self.conn.info.transaction_status == TransactionStatus.ACTIVE:
+            with suppress(psycopg.Error):
+                self.pipe.abort()
+        self.conn.close()
+        if self.guard:
+            self.guard.close()
+
+    def watched(self, key: str) -> Guard:
+        """Return the second connection, opened on first use."""
+        if self.guard is None:
+            self.guard = Guard(self.target.once(guard_name()), key)
+        return self.guard
+
+    def opening(self, running: Running, modes: bytes, *, flush: bool) -> Iterator[Command]:
+        """Yield the commands that each transaction of a file opens with.
+
+        SET LOCAL, not set_config(): a query would make a SET TRANSACTION that follows fail.
+        """
+        directives = running.script.directives
+        yield Command(b"BEGIN " + modes, about=running)
+        label = f"{self.name} {running.filename}".encode()[:63].decode(errors="ignore")
+        yield self._local("application_name", label, running)
+        lock_timeout = self.settings.lock_timeout_ms
+        if directives.lock_timeout_ms is not None:
+            lock_timeout = directives.lock_timeout_ms
+        yield from self._known("lock_timeout", str(lock_timeout), running)
+        if directives.statement_timeout_ms is not None:
+            yield self._local("statement_timeout", str(directives.statement_timeout_ms), running)
+        # The server looks every 5 s whether the client of a running statement is still there.
+        yield from self._known("client_connection_check_interval", "5000", running)
+        if not flush:
+            yield from self.unflushed(running)
+
+    def unflushed(self, running: Running) -> Iterator[Command]:
+        """Yield what makes a commit not wait for the disk."""
+        yield from self._known("synchronous_commit", "off", running)
+
+    def role(self, running: Running) -> Iterator[Command]:
+        """Yield what makes the file's objects belong to MIGRATIONS_ROLE."""
+        if self.settings.role:
+            name = sql.Identifier(self.settings.role).as_bytes(None)
+            yield Command(b"SET LOCAL ROLE " + name, "role", running)
+
+    def send(self, commands: Iterable[Command]) -> Iterator[Arrival | None]:
+        """Send commands through the pipeline; yield results of these and earlier ones.
+
+        COPY data cannot go through a pipeline: its transaction stays open around it.
+        """
+        for command in commands:
+            if command.copy is None:
+                self.pipe.send(command)
+                if self.pipe.full:
+                    yield from self.pipe.push()
+            else:
+                yield from self.pipe.copy(command)
+        yield from self.pipe.push()
+
+    def watch(self, running: Running, elapsed_s: float) -> Iterator[Event]:
+        """Look at what a statement waits for that has not answered for `elapsed_s` seconds."""
+        phase, percent = "", None
+        if self.guard:
+            try:
+                found = self.guard.blockers(self.name)
+                # The look after a lock timeout finds nobody any more; who it was is still wanted.
+                self.blockers = found or (self.blockers if elapsed_s > 2 * TICK_S else ())
+                if elapsed_s > _SHOW_S:
+                    phase, percent = self.guard.progress(self.name)
+            except psycopg.Error as error:
+                self.guard.close()
+                self.guard = None
+                yield Note(f"the watching connection is lost: {self.target.redacted(str(error))}")
+        if elapsed_s > _SHOW_S:
+            yield Progress(running.filename, elapsed_s, phase, percent, self.blockers)
+
+    def rollback(self) -> None:
+        """Leave a failed transaction, and what would outlive it (session advisory locks do)."""
+        if self.conn.info.transaction_status != TransactionStatus.IDLE:
+            self.conn.execute("ROLLBACK")
+        self.conn.execute("DISCARD ALL")
+
+    def _known(self, name: str, value: str, running: Running) -> Iterator[Command]:
+        if name in self.server.settings:
+            yield self._local(name, value, running)
+
+    @staticmethod
+    def _local(name: str, value: str, running: Running) -> Command:
+        literal = sql.Literal(value).as_bytes(None)
+        return Command(f"SET LOCAL {name} = ".encode() + literal, about=running)
+
+    def _noticed(self, said: psycopg.errors.Diagnostic) -> None:
+        self.notices = [*self.notices[-_NOTICES:], diagnostic(said)]
+
+
+def statement(running: Running, found: Statement) -> Command:
+    """Return the command of one of a file's statements, with its data if it is a COPY."""
+    script = running.script
+    copy = script.chunks(found.data) if found.data else None
+    return Command(script.sql(found), "statement", running, statement=found, copy=copy)

@@ -1,0 +1,162 @@
+"""The second connection: it holds the lock that makes runs take turns, and looks at the first.
+
+The lock is an advisory one of an open transaction, so it cannot leak through a transaction pooler
+nor survive kill -9. It is polled: a blocked pg_advisory_lock() would keep a snapshot that CREATE
+INDEX CONCURRENTLY waits for, while an idle transaction has none.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from .connection import Connection
+from .events import Blocker
+
+# What one of our sessions is called in pg_stat_activity, up to its own name or file.
+PREFIX = "migrations "
+
+_LOCK = """
+BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; {no_limit}
+SELECT pg_try_advisory_xact_lock({key})"""
+_HOLDER = """
+SELECT a.application_name, a.usename, coalesce(host(a.client_addr), 'the local socket'),
+       extract(epoch FROM clock_timestamp() - a.xact_start)
+FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND a.datname = current_database()
+  AND l.classid = %s::bigint::oid AND l.objid = %s::bigint::oid"""
+_BLOCKERS = """
+SELECT DISTINCT b.pid, coalesce(b.usename, ''), coalesce(b.application_name, ''),
+       coalesce(b.state, b.backend_type),
+       coalesce(extract(epoch FROM clock_timestamp() - coalesce(b.xact_start, b.query_start)), 0),
+       coalesce(b.query, '')
+FROM pg_stat_activity w CROSS JOIN unnest(pg_blocking_pids(w.pid)) AS blocking(pid)
+JOIN pg_stat_activity b ON b.pid = blocking.pid
+WHERE starts_with(w.application_name, %s) AND w.datname = current_database()
+LIMIT 5"""
+_ALIVE = """
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE starts_with(application_name, %s)
+               AND datname = current_database() AND pid <> pg_backend_pid())"""
+# What each progress view counts; https://www.postgresql.org/docs/current/progress-reporting.html
+_VIEWS = {
+    "create_index": (
+        "phase",
+        "greatest(blocks_done, tuples_done)",
+        "greatest(blocks_total, tuples_total)",
+    ),
+    "copy": ("'copying, ' || tuples_processed || ' rows'", "bytes_processed", "bytes_total"),
+    "vacuum": ("phase", "heap_blks_scanned", "heap_blks_total"),
+    "analyze": ("phase", "sample_blks_scanned", "sample_blks_total"),
+    "cluster": ("phase", "heap_blks_scanned", "heap_blks_total"),
+    "repack": ("phase", "heap_blks_scanned", "heap_blks_total"),
+}
+
+
+def author() -> str:
+    """Return who runs this, as user@host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def guard_name() -> str:
+    """Return the guard's application_name, by which other runs know who it is."""
+    return f"{PREFIX}guard of {author()}:{os.getpid()}"[:63]
+
+
+def alive(conn: Connection, application: str) -> bool:
+    """Return whether another session is connected whose application_name begins so."""
+    row = conn.execute(_ALIVE, [application]).fetchone()
+    return bool(row and row[0])
+
+
+class Guard:
+    """The lock of one ledger, and a look at what another connection waits for."""
+
+    def __init__(self, conn: Connection, key: str) -> None:
+        self._conn = conn
+        self._key = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
+        self._progress: str | None = None
+
+    def lock(self) -> bool:
+        """Take the lock if it is free, and keep it until the connection closes; never wait.
+
+        Raise `psycopg.errors.UndefinedFunction` or `FeatureNotSupported` on engines without
+        advisory locks.
+        """
+        # A transaction_timeout (PostgreSQL 17) would end the session, and the lock with it.
+        new = self._conn.info.server_version >= 170000
+        no_limit = "SET LOCAL transaction_timeout = 0;" if new else ""
+        query = _LOCK.format(no_limit=no_limit, key=self._key)
+        try:
+            cursor = self._conn.execute(query.encode())
+            while cursor.nextset():
+                pass
+            row = cursor.fetchone()
+        except psycopg.Error:
+            self._conn.rollback()
+            raise
+        if row is not None and row[0]:
+            return True
+        self._conn.rollback()
+        return False
+
+    def holder(self) -> str:
+        """Return who has the lock, in words."""
+        unsigned = self._key % (1 << 64)
+        rows = self._rows(_HOLDER, [unsigned >> 32, unsigned & 0xFFFFFFFF])
+        if not rows:
+            return "another run"
+        application, user, address, age = rows[0]
+        name = str(application).removeprefix(f"{PREFIX}guard of ")
+        return f"another run, {name} (as {user} from {address}, for {float(age or 0):.0f} s)"
+
+    def blockers(self, application: str) -> tuple[Blocker, ...]:
+        """Return up to five sessions that the session of that application_name waits for."""
+        return tuple(
+            Blocker(int(p), u, a, s, float(age), " ".join(q.split())[:200])
+            for p, u, a, s, age, q in self._rows(_BLOCKERS, [application])
+        )
+
+    def progress(self, application: str) -> tuple[str, float | None]:
+        """Return the phase and the percentage of what that session does, where the server knows."""
+        if self._progress is None:
+            names = [f"pg_stat_progress_{view}" for view in _VIEWS]
+            known = (
+                "SELECT n, to_regclass(n) IS NOT NULL FROM unnest(%s::text[]) n"
+            )
+            there = dict(self._rows(known, [names]))
+            self._progress = " UNION ALL ".join(
+                f"SELECT pid, {phase} AS phase, {done} AS done, {total} AS total "
+                f"FROM pg_stat_progress_{view}"
+                for view, (phase, done, total) in _VIEWS.items()
+                if there[f"pg_stat_progress_{view}"]
+            )
+        rows = self._rows(
+            f"SELECT p.phase, p.done, p.total FROM ({self._progress}) p JOIN pg_stat_activity a "
+            "USING (pid) WHERE starts_with(a.application_name, %s) LIMIT 1",
+            [application],
+        )
+        if not rows:
+            return "", None
+        phase, done, total = rows[0]
+        return str(phase), min(100.0, 100.0 * int(done) / int(total)) if total else None
+
+    def close(self) -> None:
+        """Release the lock."""
+        self._conn.close()
+
+    def _rows(self, query: str, parameters: Sequence[Any]) -> list[Any]:
+        """Run a query in a savepoint, so that its failure does not cost the lock."""
+        with self._conn.transaction():
+            # pg_stat_activity is otherwise remembered until the end of the transaction.
+            self._conn.execute("SELECT pg_stat_clear_snapshot()")
+            return self._conn.execute(query, parameters).fetchall()
