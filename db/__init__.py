@@ -1,0 +1,28 @@
+"""Plain SQL migrations for PostgreSQL.
+
+from db import migrate
+
+executed = migrate("postgresql://deploy@localhost/app", "migrations")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import migrate
+    from .config import Settings
+
+__all__ = ["Settings", "errors", "events", "migrate"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily (PEP 562): `invoke --list` must not pay for psycopg.
+    from importlib import import_module
+
+    homes = {"migrate": ".api", "Settings": ".config"}
+    if name in homes:
+        return getattr(import_module(homes[name], __name__), name)
+    if name in ("errors", "events"):
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
