@@ -46,11 +46,31 @@ class Settings:
         return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
 
 
-def read(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Settings:
+def read(
+    environ: Mapping[str, str] | None = None, root: Path = ROOT, *, required: bool = True
+) -> Settings:
     """Return the settings of the environment, and below them those of `root/.env`.
 
-    Raise `SettingsError` if nothing says which database, or a value cannot be understood.
+    Raise `SettingsError` if nothing says which database, unless that is not `required`, or a value
+    cannot be understood.
     """
+    values = _written(environ, root)
+    url = values.get("DATABASE_URL", "").strip()
+    libpq = _libpq_variables(values)
+    named = url or libpq.keys() & {"host", "hostaddr", "service", "dbname"}
+    if required and not named:
+        raise SettingsError(
+            "No database is named: DATABASE_URL and PGHOST are not set.", _NO_SETTINGS
+        )
+    return from_values(values, url, libpq if named else None, root)
+
+
+def offline(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Settings:
+    """Return the settings without a database, for what needs no driver either."""
+    return from_values(_written(environ, root), "", root=root)
+
+
+def _written(environ: Mapping[str, str] | None, root: Path) -> dict[str, str]:
     from dotenv import dotenv_values
 
     env = dict(os.environ if environ is None else environ)
@@ -60,14 +80,7 @@ def read(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Setting
     except UnicodeDecodeError as error:
         message = f".env is not UTF-8 (byte {error.start}): save it as UTF-8"
         raise SettingsError(message) from None
-    values = {**{k: v for k, v in written.items() if v is not None}, **env}
-    url = values.get("DATABASE_URL", "").strip()
-    libpq = _libpq_variables(values)
-    if not url and not libpq.keys() & {"host", "hostaddr", "service", "dbname"}:
-        raise SettingsError(
-            "No database is named: DATABASE_URL and PGHOST are not set.", _NO_SETTINGS
-        )
-    return from_values(values, url, libpq, root)
+    return {**{k: v for k, v in written.items() if v is not None}, **env}
 
 
 def from_values(

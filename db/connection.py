@@ -109,6 +109,26 @@ class Target:
                 said = True
             time.sleep(_PAUSE_S)
 
+    def accepts(self) -> Generator[Event, None, bool]:
+        """Wait until the server accepts connections; return whether it does within `timeout_s`.
+
+        Yield `Waiting` once while it does not. Neither role nor database need to exist for that.
+        """
+        started = time.monotonic()
+        said = False
+        while self._ping() != pq.Ping.OK:
+            waited = time.monotonic() - started
+            if waited >= self.timeout_s:
+                return False
+            if not said:
+                yield Waiting(f"the server on {self.place}", waited)
+                said = True
+            time.sleep(_PAUSE_S)
+        return True
+
+    def _ping(self) -> int:
+        return pq.PGconn.ping(self._conninfo(connect_timeout=_PING_S).encode())
+
     def _conninfo(self, **defaults: str | int) -> str:
         parameters: dict[str, str | int] = {**defaults, **self.parameters}
         return make_conninfo("", **parameters)
@@ -117,16 +137,15 @@ class Target:
         """Return whether a later attempt may succeed: PQping() tells it in every language."""
         if "too many" in message or "remaining connection slots" in message:
             return True
-        answer = pq.PGconn.ping(self._conninfo(connect_timeout=_PING_S).encode())
-        return answer in (pq.Ping.NO_RESPONSE, pq.Ping.REJECT)
+        return self._ping() in (pq.Ping.NO_RESPONSE, pq.Ping.REJECT)
 
     def _failed(self, error: psycopg.Error, waited: float) -> ConnectionFailed:
         said = self.redacted(str(error).removeprefix("connection failed: "))
         for_long = f" (waited {waited:.0f} s)" if waited >= 1 else ""
-        return ConnectionFailed(
-            f"Cannot connect to {self.place}{for_long}: {said}",
-            "Nothing was executed. Check DATABASE_URL or the PG* variables in .env.",
-        )
+        advice = ["Nothing was executed. Check DATABASE_URL or the PG* variables in .env."]
+        if f'database "{self.parameters.get("dbname")}" does not exist' in said:
+            advice.append("If it is still to be made: invoke db.create, or invoke db.migrate")
+        return ConnectionFailed(f"Cannot connect to {self.place}{for_long}: {said}", *advice)
 
     def create_database(self) -> bool:
         """Create the target's database if the server says that it is missing.
@@ -170,21 +189,22 @@ def target(settings: Settings) -> Iterator[Target]:
         yield Target({**settings.parameters, **place}, settings.connect_timeout_s)
 
 
-def describe(conn: Connection) -> Server:
+def describe(conn: Connection, *, writing: bool = True) -> Server:
     """Return what the connection leads to.
 
-    Raise `ConnectionFailed` for a standby, and for a database that is read-only by default.
+    Raise `ConnectionFailed` for a standby, and for a database that is read-only by default, unless
+    nothing is to be written.
     """
     row = conn.execute(_WHO, [_OPTIONAL]).fetchone()
     assert row is not None
     database, user, version, standby, read_only, known, lock_timeout, pid = row
     found = Connected(str(database), conn.info.host, conn.info.port, str(user), str(version))
-    if standby:
+    if standby and writing:
         raise ConnectionFailed(
             f"{found}: this is a standby (pg_is_in_recovery() is true), which cannot be migrated.",
             "Point DATABASE_URL at the primary, or add target_session_attrs=primary to it.",
         )
-    if read_only:
+    if read_only and writing:
         raise ConnectionFailed(
             f"{found}: default_transaction_read_only is on here, so nothing can be written.",
             f'ALTER ROLE "{user}" RESET default_transaction_read_only, '

@@ -15,6 +15,8 @@ from .session import Running
 _ADVICE = {
     "25001": "A statement that cannot run in a transaction needs this on a line at the top: "
     "-- migrate: no-transaction",
+    "2D000": "A procedure or block that commits as it goes needs this on a line at the top: "
+    "-- migrate: no-transaction",
     "55P04": "Use the new enum value in a later file: this one must be committed first.",
     "57014": "A statement may take longer in this file if it says at the top: "
     "-- migrate: statement-timeout=10min",

@@ -21,7 +21,7 @@ from psycopg.errors import Diagnostic as ServerFields
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
 from .connection import Connection
-from .errors import Diagnostic
+from .errors import Diagnostic, MigrationsError
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -106,7 +106,7 @@ class Pipeline:
         self._pg.enter_pipeline_mode()
         try:
             yield
-        except CommandFailed:
+        except (CommandFailed, MigrationsError):
             self._pg.exit_pipeline_mode()
             raise
         self._pg.exit_pipeline_mode()

@@ -12,6 +12,7 @@ import random
 import signal
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import cast
 
@@ -104,6 +105,8 @@ class Run:
         except KeyboardInterrupt as stop:
             raise self._interrupted(_signal(stop)) from None
         finally:
+            with suppress(psycopg.Error):
+                self._flush()
             self._session.close()
 
     def _until_done(self) -> Iterator[Event]:
@@ -153,30 +156,41 @@ class Run:
 
     def _take_turn(self) -> Iterator[Event]:
         """Wait until no other run is under way, or has done everything there was to do."""
-        started = said = time.monotonic()
-        try:
-            guard = self._session.watched(self._ledger.key)
-        except psycopg.OperationalError as error:
-            yield Note(f"no second connection: {self._target.redacted(str(error))}", "warning")
-            return
-        try:
-            while self._guarded and not guard.lock():
-                now = time.monotonic()
-                if said in (started, now) or now - said >= _SAY_AGAIN_S:
-                    yield Waiting(guard.holder(), now - started)
-                    said = now
-                time.sleep(_POLL_S * random.uniform(0.5, 1.5))
-                if not self._remaining(self._survey.todo):
+        started, said, lost = time.monotonic(), 0.0, 0
+        while True:
+            try:
+                guard = self._session.watched(self._ledger.key)
+                if not self._guarded or guard.lock():
                     return
-        except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):
-            yield Note("this server has no advisory locks: runs do not take turns here")
-            self._guarded = False
+                holder = guard.holder()
+            except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):
+                yield Note("this server has no advisory locks: runs do not take turns here")
+                self._guarded = False
+                return
+            except psycopg.OperationalError as error:
+                self._session.unwatch()
+                lost += 1
+                if lost <= _LOSSES:
+                    continue
+                reason = self._target.redacted(str(error))
+                yield Note(f"there is no second connection to watch the first: {reason}", "warning")
+                return
+            now = time.monotonic()
+            if now - said >= _SAY_AGAIN_S:
+                yield Waiting(holder, now - started)
+                said = now
+            time.sleep(_POLL_S * random.uniform(0.5, 1.5))
+            if not self._remaining(self._survey.todo):
+                return
 
     def _prepare(self) -> Iterator[Event]:
         """Create or adopt the ledger; somebody else's lock on it is waited for like any other."""
         started = time.monotonic()
         conn = self._session.conn
-        unfinished = any(not _transactional(m) for m in self._survey.todo)
+        unfinished = not all(map(_transactional, self._survey.todo))
+        there = self._ledger.complete and (self._ledger.has_unfinished or not unfinished)
+        if there and not self._survey.unchecked:
+            return
         while True:
             try:
                 with conn.transaction():
@@ -228,10 +242,15 @@ class Run:
             if transactional:
                 with session.pipe.opened():
                     session.pipe.send(Command(b"DISCARD ALL"))  # what a pooled connection may hold
-                    for file in group:
-                        self._unconfirmed.add(file.filename)
-                        flush = self._settings.sync_each or file.migration is todo[-1]
-                        yield from self._settle(session.send(self._transaction(file, flush=flush)))
+                    try:
+                        for file in group:
+                            self._unconfirmed.add(file.filename)
+                            flush = self._settings.sync_each or file.migration is todo[-1]
+                            commands = self._transaction(file, flush=flush)
+                            yield from self._settle(session.send(commands))
+                    except FilesError:  # of a later file: what was sent before it is executed
+                        yield from self._settle(session.pipe.sync())
+                        raise
                     yield from self._settle(session.pipe.sync())
             else:
                 for file in group:
@@ -239,11 +258,14 @@ class Run:
                     yield from units.execute(session, self._ledger, file, self._settle)
 
     def _running(self, migration: Migration) -> Running:
-        script = Script.open(migration.path, migration.shown)
+        try:
+            script = Script.open(migration.path, migration.shown)
+        except OSError as error:
+            message = f"{migration.shown} was not executed: it cannot be read any more"
+            raise FilesError(f"{message} ({error.strerror}).") from None
         if script.checksum != migration.checksum:
-            raise FilesError(
-                f"{migration.shown} was changed while the run went on; it was not executed."
-            )
+            message = f"{migration.shown} was changed while the run went on; it was not executed."
+            raise FilesError(message, f"Run it again: invoke {self._goal.command}")
         return Running(migration, script)
 
     def _transaction(self, running: Running, *, flush: bool) -> Iterator[Command]:
@@ -279,8 +301,9 @@ class Run:
                 continue
             since = time.monotonic()
             command, result = arrival
-            self._losses = 0
-            if command.role == "record":
+            if command.role == "unit":
+                self._losses = 0
+            elif command.role == "record":
                 command.about.duration_ms = int(result.get_value(0, 0) or 0)
             elif command.role.startswith("commit"):
                 self._unflushed = command.role != "commit"
@@ -295,6 +318,7 @@ class Run:
 
     def _done(self, filename: str, duration_ms: int) -> Iterator[Event]:
         self._unconfirmed.discard(filename)
+        self._losses = 0
         self.executed.append(filename)
         late = filename in self._survey.plan.named("out of order")
         yield Applied(filename, duration_ms, late)
@@ -417,24 +441,20 @@ class Run:
     def _interrupted(self, signal_number: int) -> Interrupted:
         """Cancel what runs, and return what stands."""
         again = f"Go on with: invoke {self._goal.command}"
+        under_way = bool(self._unconfirmed)
         try:
             self._session.pipe.abort()
             self._session.rollback()
             todo = self._remaining(self._survey.todo)
-            self._flush()
-        except (psycopg.Error, AttributeError):  # interrupted before there was a survey
-            what = (
-                "What was executed is in the ledger: invoke db.status"
-                if self._unconfirmed
-                else ("Nothing was executed.")
-            )
-            return Interrupted(f"Interrupted. {what}", again, signal_number=signal_number)
-        left = {m.filename for m in todo}
-        done = [m.filename for m in self._survey.todo if m.filename not in left]
+        except (psycopg.Error, AttributeError):  # no server to ask, or not yet asked
+            stands = "What was executed is in the ledger: invoke db.status"
+            message = f"Interrupted. {stands if under_way else 'Nothing was executed.'}"
+            return Interrupted(message, again, signal_number=signal_number)
+        executed = ", ".join(m.filename for m in self._survey.todo if m not in todo) or "nothing"
+        cancelled = "The running statement was cancelled and rolled back. " if under_way else ""
+        left = f"{len(todo)}, from {todo[0].filename} on" if todo else "nothing"
         return Interrupted(
-            f"Interrupted. The running statement was cancelled and rolled back. "
-            f"Executed: {', '.join(done) or 'nothing'}. Not executed: {len(todo)}"
-            + (f", from {todo[0].filename} on." if todo else "."),
+            f"Interrupted. {cancelled}Executed: {executed}. Not executed: {left}.",
             again,
             signal_number=signal_number,
         )

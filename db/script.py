@@ -45,7 +45,7 @@ _FOREIGN = (
 # Each alternative starts with a literal, so that the search for the next one is fast; an empty
 # group tells what was found. A `(` goes with its `)` if nothing between them matters.
 _TOKENS = rb"""
-      '(?<=(?<![\w$\x80-\xff])[eE]')(?P<escaped>) | '[^']*' | '(?P<string>)
+      '(?<=(?<![\w$\x80-\xff])[eE]')(?P<escaped>) | '[^']*'(?:'[^']*'){0,99} | '(?P<string>)
     | "[^"]*" | "(?P<name>) | ;(?P<end>)
     | \([^'"()$\\/-]*(?:(?:(?<![eE])'[^']*'|-(?!-)|/(?!\*))[^'"()$\\/-]*){0,99}\)
     | \((?P<open>) | \)(?P<close>) | MARK(?P<marker>) | --[^\r\n]* | /\*(?P<comment>)
@@ -141,7 +141,8 @@ NOT_IN_TRANSACTION = frozenset(
      "ROLLBACK PREPARED"}
 )  # fmt: skip
 # ... and only with some of their options: the server decides, where a file leaves it the choice.
-_SOMETIMES = frozenset({"CREATE SUBSCRIPTION", "ALTER SUBSCRIPTION", "DROP SUBSCRIPTION"})
+_SOMETIMES = frozenset({"CREATE SUBSCRIPTION", "ALTER SUBSCRIPTION", "DROP SUBSCRIPTION", "CALL"})
+_COMMITS = re.compile(rb"(?i)\b(?:commit|rollback)\b")
 _CONTROL = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "PREPARE TRANSACTION"})
 
 # pg_dump writes these, and what they mean holds anyway; every other psql command is refused.
@@ -330,7 +331,7 @@ class Script:
                 opening = None
             elif found.kind in _CONTROL:
                 raise self.error(
-                    f"{found.kind} without a matching {'COMMIT' if opening else 'BEGIN'} before it",
+                    f"{found.kind} {'inside of' if opening else 'without'} a BEGIN … COMMIT block",
                     "In a no-transaction file, BEGIN … COMMIT blocks stand one after the other.",
                     at=found.start,
                 )
@@ -341,8 +342,7 @@ class Script:
                 block.append(found)
             else:
                 self._check_name(found)
-                outside = found.kind in NOT_IN_TRANSACTION or found.kind in _SOMETIMES
-                yield Unit((found,), not outside)
+                yield Unit((found,), not self._outside(found))
         if opening:
             message = "this BEGIN is not closed"
             raise self.error(message, "Write COMMIT; where its block ends.", at=opening.start)
@@ -400,6 +400,12 @@ class Script:
                 advice = "Write COMMIT; and BEGIN; instead, in a no-transaction file."
                 raise self.error("AND CHAIN is not understood here", advice, at=found.start)
             yield found
+
+    def _outside(self, found: Statement) -> bool:
+        """Return whether a statement of a no-transaction file needs to be outside of one."""
+        if found.kind == "DO":  # a block may commit as it goes; a procedure always may
+            return bool(_COMMITS.search(self.sql(found)))
+        return found.kind in NOT_IN_TRANSACTION or found.kind in _SOMETIMES
 
     def _check_name(self, found: Statement) -> None:
         target = found.kind == "CREATE INDEX CONCURRENTLY" and concurrent_index(self.sql(found))
@@ -502,6 +508,9 @@ class Script:
             elif what == "psql":
                 raise self._psql_error(at, inside=True)
             elif what in ("string", "name"):
+                mark = text[at:pos]
+                while text[at - 1 : at] == mark:  # it goes on after a doubled quote
+                    at = text.rfind(mark, 0, at - 1)
                 raise self._unclosed("this quote", at)
             elif not depth:  # BEGIN ATOMIC … END, with CASE … END inside
                 if what == "finish":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from .script import Script, Statement
 from .watch import PREFIX, Guard, guard_name
 
 _SHOW_S = 2.0  # a statement that runs longer than this is worth a live line
+_SHOW_AGAIN_S = 0.9
 _NOTICES = 50  # of one file, the latest
 
 
@@ -51,6 +53,7 @@ class Session:
     guard: Guard | None = None
     notices: list[Diagnostic] = field(default_factory=list)
     blockers: tuple[Blocker, ...] = ()
+    shown: float = 0.0
 
     @classmethod
     def open(
@@ -80,14 +83,19 @@ class Session:
             with suppress(psycopg.Error):
                 self.pipe.abort()
         self.conn.close()
-        if self.guard:
-            self.guard.close()
+        self.unwatch()
 
     def watched(self, key: str) -> Guard:
         """Return the second connection, opened on first use."""
         if self.guard is None:
             self.guard = Guard(self.target.once(guard_name()), key)
         return self.guard
+
+    def unwatch(self) -> None:
+        """Give up the second connection."""
+        if self.guard:
+            self.guard.close()
+        self.guard = None
 
     def opening(self, running: Running, modes: bytes, *, flush: bool) -> Iterator[Command]:
         """Yield the commands that each transaction of a file opens with.
@@ -144,10 +152,10 @@ class Session:
                 if elapsed_s > _SHOW_S:
                     phase, percent = self.guard.progress(self.name)
             except psycopg.Error as error:
-                self.guard.close()
-                self.guard = None
+                self.unwatch()
                 yield Note(f"the watching connection is lost: {self.target.redacted(str(error))}")
-        if elapsed_s > _SHOW_S:
+        if elapsed_s > _SHOW_S and time.monotonic() - self.shown > _SHOW_AGAIN_S:
+            self.shown = time.monotonic()
             yield Progress(running.filename, elapsed_s, phase, percent, self.blockers)
 
     def rollback(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -110,6 +111,8 @@ def test_copy_data_end_at_their_own_line(line: str, end: str | None, rows: str) 
     ("text", "column", "what"),
     [
         ("SELECT 'a", 8, "quote"),
+        ("SELECT 'b', 'a''''b", 13, "quote"),
+        ('SELECT "a""b', 8, "quote"),
         ("SELECT E'a\\'", 9, "quote"),
         ("SELECT E'a\\", 9, "quote"),
         ('SELECT "a', 8, "quote"),
@@ -553,6 +556,9 @@ ADVERSARIAL = {
     "pairs": b"()",
     "strings in parentheses": b"('a',",
     "strings of parentheses": b"('(((('",
+    "calls of calls": b"f(g('a', h(b)), -1), ",
+    "half a call": b"(a(b",
+    "strings of quotes": b"'e''",
     "semicolons": b";",
     "statements": b"a;",
     "spaces": b" ",
@@ -571,16 +577,13 @@ ADVERSARIAL = {
 
 @pytest.mark.parametrize("piece", ADVERSARIAL.values(), ids=ADVERSARIAL)
 def test_time_grows_with_the_length_only(piece: bytes) -> None:
-    size = 1_000_000
-    started = time.perf_counter()
+    started = time.process_time()
     for head in (b"", b"SELECT ", b"SELECT ( E'"):
-        script = Script.parse(head + piece * (size // len(piece)))
-        try:
+        script = Script.parse(head + piece * (500_000 // len(piece)))
+        with contextlib.suppress(ScriptError):
             for _ in script.statements():
                 pass
-        except ScriptError:
-            pass
-    assert time.perf_counter() - started < 6
+    assert time.process_time() - started < 5
 
 
 MEASURE = """
@@ -605,8 +608,12 @@ print((peak() - before) // 1024, read)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("data", [True, False], ids=["COPY data", "INSERT statements"])
 def test_a_large_file_does_not_come_into_memory(data: bool, tmp_path: Path) -> None:
-    path, size = tmp_path / "a.sql", 300 if data else 20
-    row = b"1\tabcdefghijklmnopqrstuvwxyz\t\\N\n" if data else b"INSERT INTO t VALUES (1, 'a');\n"
+    path, size = tmp_path / "a.sql", 300 if data else 60
+    row = (
+        b"1\tabcdefghijklmnopqrstuvwxyz\t\\N\n"
+        if data
+        else b"INSERT INTO t VALUES (1, '%b');\n" % (b"a" * 200)
+    )
     block = row * ((1 << 20) // len(row))
     with path.open("wb") as file:
         file.write(b"COPY t FROM stdin;\n" if data else b"")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-from pathlib import Path
 
 import pytest
 
@@ -109,7 +108,7 @@ def test_a_schema_edited_after_it_was_loaded_is_a_note(project: Project) -> None
     assert "was edited after it was loaded" in done.stdout
 
 
-def test_a_server_that_comes_later_is_waited_for(project: Project, tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_is_waited_for(project: Project) -> None:
     """A port that nobody listens on: the run says that it waits, and gives up in time."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -199,7 +198,8 @@ def test_an_already_executed_file_is_a_warning_with_its_time(project: Project) -
     project.invoke("db.migrate-run")
     done = project.invoke("db.migrate-single", "001_t1.sql")
     assert done.returncode == 0
-    assert re.search(r"warning: 001_t1\.sql was already executed on \d{4}-\d\d-\d\d at", done.stdout)
+    said = r"warning: 001_t1\.sql was already executed on \d{4}-\d\d-\d\d at"
+    assert re.search(said, done.stdout)
 
 
 def test_a_flag_for_a_name_and_a_name_too_long_are_refused(project: Project) -> None:
@@ -260,7 +260,7 @@ def test_a_foreign_migrations_table_is_refused_with_its_columns(
 def test_a_ledger_in_another_schema(project: Project) -> None:
     five(project)
     with project.cluster.connect(project.database) as conn:
-        conn.execute('CREATE SCHEMA ops')
+        conn.execute("CREATE SCHEMA ops")
     done = project.invoke("db.migrate-run", env={"MIGRATIONS_TABLE": "ops.migrations"})
     assert done.returncode == 0, done.output
     assert len(project.rows("ops.migrations")) == 5
@@ -312,7 +312,9 @@ def test_pg_variables_take_passwords_as_they_are(project: Project, cluster: Clus
 def test_a_bad_url_is_a_sentence_without_the_password(
     project: Project, url: str, said: str
 ) -> None:
-    done = project.invoke("db.migrate", env={"DATABASE_URL": url, "MIGRATIONS_CONNECT_TIMEOUT": "1"})
+    done = project.invoke(
+        "db.migrate", env={"DATABASE_URL": url, "MIGRATIONS_CONNECT_TIMEOUT": "1"}
+    )
     assert done.returncode == 2
     assert said in done.stderr
     assert not re.search("s3c|cret|Traceback", done.output)
@@ -476,5 +478,3 @@ def test_psycopg_is_not_paid_for_by_invoke_list(project: Project) -> None:
     assert "db.migrate-run" in listed.stdout
     assert "psycopg" not in listed.stderr
     assert " rich" not in listed.stderr
-
-
