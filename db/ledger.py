@@ -6,7 +6,7 @@ a no-transaction file that is not whole yet; they go in the transaction that rec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
@@ -57,6 +57,14 @@ CREATE TABLE IF NOT EXISTS {unfinished} (
     PRIMARY KEY (filename, unit)
 )"""
 _FILL_IN = "UPDATE {table} SET checksum = %s WHERE filename = %s AND checksum IS NULL"
+_RECORD = """
+INSERT INTO {table} (filename, checksum, executed_by) VALUES (%s, %s, %s)
+ON CONFLICT (filename) DO NOTHING"""
+_FORGET = "DELETE FROM {table} WHERE filename = %s"
+_FORGET_UNITS = "DELETE FROM {unfinished} WHERE filename = %s"
+_ACCEPT = "UPDATE {table} SET checksum = %s WHERE filename = %s"
+_DUMPED = "INSERT INTO {table} (filename, checksum) VALUES\n    "
+_SEQUENCE = "SELECT pg_get_serial_sequence(%s, 'id')"
 _OTHER_TABLES = """
 SELECT EXISTS (
     SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -189,6 +197,45 @@ def fill_in(conn: Connection, ledger: Ledger, checksums: Mapping[str, str]) -> N
     """Record the checksums of files that the Node code executed."""
     with conn.transaction(), conn.cursor() as cursor:
         cursor.executemany(ledger.compose(_FILL_IN), [(c, name) for name, c in checksums.items()])
+
+
+def record(
+    conn: Connection, ledger: Ledger, files: Iterable[tuple[str, str]], executed_by: str
+) -> None:
+    """Record files (name and checksum) as executed that were not executed by a run."""
+    for filename, checksum in files:
+        conn.execute(ledger.compose(_RECORD), [filename, checksum, executed_by])
+        if ledger.has_unfinished:
+            conn.execute(ledger.compose(_FORGET_UNITS), [filename])
+
+
+def forget(conn: Connection, ledger: Ledger, filename: str) -> None:
+    """Remove a file's row, and what is finished of it."""
+    conn.execute(ledger.compose(_FORGET), [filename])
+    if ledger.has_unfinished:
+        conn.execute(ledger.compose(_FORGET_UNITS), [filename])
+
+
+def accept(conn: Connection, ledger: Ledger, filename: str, checksum: str) -> None:
+    """Record another checksum for an executed file."""
+    conn.execute(ledger.compose(_ACCEPT), [checksum, filename])
+
+
+def relations(conn: Connection, ledger: Ledger) -> list[str]:
+    """Return the quoted names of all that belongs to the ledger. Reads only."""
+    names = [ledger.compose(name).decode() for name in ("{table}", "{unfinished}")]
+    row = conn.execute(_SEQUENCE, names[:1]).fetchone() if ledger.exists else None
+    return [*names, str(row[0])] if row and row[0] else names
+
+
+def dumped(ledger: Ledger, executed: Iterable[Executed]) -> str:
+    """Return SQL that makes the ledger, if it is missing, and records these files in it."""
+    made = ledger.compose(_CREATE).decode().strip() + ";\n"
+    pairs = [sql.SQL("({}, {})").format(row.filename, row.checksum) for row in executed]
+    if not pairs:
+        return made
+    rows = sql.SQL(",\n    ").join(pairs).as_string(None)
+    return f"{made}\n{ledger.compose(_DUMPED).decode()}{rows}\nON CONFLICT (filename) DO NOTHING;\n"
 
 
 def _query(conn: Connection, ledger: Ledger, text: str) -> list[tuple[object, ...]]:

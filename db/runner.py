@@ -45,7 +45,7 @@ from .events import (
 from .files import Migration
 from .ledger import Ledger
 from .pipeline import Arrival, Command, CommandFailed, LinkLost
-from .plan import Goal
+from .plan import SCHEMA, Goal
 from .script import Script
 from .session import Running, Session, statement
 from .survey import Survey, survey
@@ -78,6 +78,7 @@ class Run:
         self._session: Session
         self._survey: Survey
         self._ledger: Ledger
+        self._late: frozenset[str] = frozenset()
         self._unconfirmed: set[str] = set()  # sent, and not answered yet
         self._unflushed = False
         self._losses = 0
@@ -145,6 +146,7 @@ class Run:
         """Survey, and see what became of the files that were under way when a link was lost."""
         self._survey = survey(self._session.conn, self._settings, self._goal)
         self._ledger = self._survey.ledger
+        self._late = frozenset(self._survey.plan.named("out of order"))
         yield from self._confirm()
 
     def _check(self) -> None:
@@ -225,8 +227,8 @@ class Run:
             except CommandFailed as failed:
                 running = cast("Running", failed.command.about)
                 self._session.rollback()
-                todo = self._remaining(todo)
-                yield from self._elsewhere(running, todo)
+                before, todo = todo, self._remaining(todo)
+                yield from self._elsewhere(running, before, todo)
                 if running.migration not in todo:
                     continue
                 if waited_for != running.filename:
@@ -271,13 +273,11 @@ class Run:
     def _transaction(self, running: Running, *, flush: bool) -> Iterator[Command]:
         """Yield everything that is sent for one file."""
         session, script = self._session, running.script
-        name = running.filename.encode()
-        row = (name, script.checksum.encode(), author().encode())
         yield from session.opening(running, script.modes, flush=flush)
         for found in script.leading:
             yield statement(running, found)
         # Before anything else of the file: a second run waits here, and not in the middle of it.
-        yield Command(self._ledger.compose(_CLAIM), "claim", running, row)
+        yield self._claim(running)
         yield from session.role(running)
         for found in script.body():
             yield statement(running, found)
@@ -285,9 +285,18 @@ class Run:
             yield Command(reset, about=running)
         if not flush:
             yield from session.unflushed(running)
-        yield Command(self._ledger.compose(_RECORD), "record", running, (name,))
+        yield self._record(running)
         yield Command(b"COMMIT", "commit" if flush else "commit unflushed", running)
         yield Command(b"DISCARD ALL", about=running)
+
+    def _claim(self, running: Running) -> Command:
+        row = (running.filename, running.script.checksum, author())
+        params = tuple(value.encode() for value in row)
+        return Command(self._ledger.compose(_CLAIM), "claim", running, params)
+
+    def _record(self, running: Running) -> Command:
+        params = (running.filename.encode(),)
+        return Command(self._ledger.compose(_RECORD), "record", running, params)
 
     def _settle(self, arrivals: Iterable[Arrival | None]) -> Iterator[Event]:
         """Turn results into events, and look what is going on while there are none."""
@@ -320,8 +329,7 @@ class Run:
         self._unconfirmed.discard(filename)
         self._losses = 0
         self.executed.append(filename)
-        late = filename in self._survey.plan.named("out of order")
-        yield Applied(filename, duration_ms, late)
+        yield Applied(filename, duration_ms, filename in self._late)
 
     def _remaining(self, todo: Sequence[Migration]) -> list[Migration]:
         """Return what the ledger does not have."""
@@ -329,10 +337,17 @@ class Run:
         rows = ledger.read(self._session.conn, self._ledger)
         return [m for m in todo if m.filename not in rows]
 
-    def _elsewhere(self, running: Running, todo: Sequence[Migration]) -> Iterator[Event]:
-        """Say that another run has executed what failed here."""
+    def _elsewhere(
+        self, running: Running, before: Sequence[Migration], todo: Sequence[Migration]
+    ) -> Iterator[Event]:
+        """Say who else has executed what failed here."""
         self._unconfirmed.clear()
-        if running.migration not in todo:
+        if running.migration in todo:
+            return
+        if SCHEMA in self.executed:  # a dumped one ends with the names of what is in it
+            names = {m.filename for m in before} - {m.filename for m in todo} - set(self.executed)
+            yield Note(f"{SCHEMA} has recorded as executed: {len(names)} of the files")
+        else:
             yield Note("was executed by another run meanwhile", filename=running.filename)
 
     def _retry(
@@ -373,9 +388,7 @@ class Run:
     ) -> MigrationsError:
         """Return the error of a file, with what stands now as the ledger tells it."""
         self._flush()
-        rows = list(self._survey.executed) + self.executed
-        last = f"{rows[-1]} is the last executed file" if rows else "No file was executed"
-        outcome = f"{last}, {len(todo)} still pending."
+        outcome = self._standing(todo)
         if running.script.directives.transaction:
             outcome = f"Rolled back. {outcome}"
         else:
@@ -387,6 +400,11 @@ class Run:
         return failure.explain(
             failed, running, outcome=outcome, notices=notices, blockers=blockers, command=command
         )
+
+    def _standing(self, todo: Sequence[Migration]) -> str:
+        rows = list(self._survey.executed) + self.executed
+        last = f"{rows[-1]} is the last executed file" if rows else "No file was executed"
+        return f"{last}, {len(todo)} still pending."
 
     def _flush(self) -> None:
         """Make the disk have what was committed without waiting for it."""

@@ -7,6 +7,7 @@ INDEX CONCURRENTLY waits for, while an idle transaction has none.
 
 from __future__ import annotations
 
+import functools
 import getpass
 import hashlib
 import os
@@ -58,6 +59,7 @@ _VIEWS = {
 }
 
 
+@functools.cache
 def author() -> str:
     """Return who runs this, as user@host."""
     try:

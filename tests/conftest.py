@@ -19,6 +19,7 @@ import pytest
 from psycopg import pq, sql
 from psycopg.rows import TupleRow, dict_row
 
+from tests import servers
 from tests.proxy import Proxy
 from tests.servers import Cluster, PgBouncer, programs
 
@@ -39,10 +40,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_report_header(config: pytest.Config) -> str:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     command = [str(programs(config.getoption("--postgres")) / "postgres"), "--version"]
     server = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    return f"server: {server}; libpq {pq.version_pretty(pq.version())}"
+    lines = [f"server: {server}; libpq {pq.version_pretty(pq.version())}"]
+    if pgbouncer_missing():
+        lines.append("no pgbouncer here (apt-get install pgbouncer): its tests are deselected")
+    return lines
+
+
+def pgbouncer_missing() -> bool:
+    """Return whether its tests are to be left out; in CI they fail instead."""
+    return servers.pgbouncer() is None and not os.environ.get("CI")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if pgbouncer_missing():
+        out = [item for item in items if "pgbouncer" in getattr(item, "fixturenames", ())]
+        items[:] = [item for item in items if item not in out]
+        config.hook.pytest_deselected(items=out)
 
 
 @pytest.hookimpl(wrapper=True)

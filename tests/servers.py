@@ -179,6 +179,11 @@ class Cluster:
                 conn.execute(query.format(sql.Identifier(role), sql.Literal(password)))
 
 
+def pgbouncer() -> str | None:
+    """Return PgBouncer's program; Debian has it where an ordinary user's PATH does not look."""
+    return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
 class PgBouncer:
     """A PgBouncer in front of a cluster, in transaction mode unless told otherwise.
 
@@ -193,7 +198,7 @@ class PgBouncer:
         pool_mode: str = "transaction",
         settings: Mapping[str, str] = _NONE,
     ) -> None:
-        program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        program = pgbouncer()
         if program is None:
             raise FileNotFoundError("no pgbouncer: apt-get install pgbouncer")
         self.cluster = cluster

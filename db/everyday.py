@@ -1,0 +1,312 @@
+"""The ledger shown, checked and put right: status, plan, verify, baseline, repair."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import psycopg
+
+from . import connection, files, ledger, units
+from . import plan as plans
+from .config import Settings
+from .connection import Connection, Server, Target
+from .errors import CheckFailed, FilesError, LedgerError, MigrationsError, ScriptError
+from .events import Event, Note, Planned
+from .files import Migration
+from .ledger import Ledger
+from .plan import SCHEMA, Entry, Executed, Goal, Plan, Progress
+from .script import Script
+from .survey import survey
+from .watch import Guard, author, guard_name
+
+T = TypeVar("T")
+Cell = str | int | None
+Confirm = Callable[[str], None]  # raises, unless the answer is yes
+
+_STATUS = ("filename", "state", "executed_at", "duration_ms", "executed_by")
+_PLAN = ("filename", "runs", "statements")
+
+
+class Screen(Protocol):
+    """What a command needs of a report."""
+
+    def event(self, event: Event) -> None: ...
+    def error(self, error: MigrationsError) -> None: ...
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Files and ledger side by side. `schema`: the base schema's file, where there is one."""
+
+    ledger: Ledger
+    executed: dict[str, Executed]
+    progress: dict[str, list[Progress]]
+    migrations: tuple[Migration, ...]
+    plan: Plan
+    schema: Migration | None
+
+    @property
+    def files(self) -> tuple[Migration, ...]:
+        return (*filter(None, [self.schema]), *self.migrations)
+
+
+def drive(events: Generator[Event, None, T], screen: Screen) -> T:
+    """Show the events, and return what they come to."""
+    while True:
+        try:
+            screen.event(next(events))
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+
+@contextmanager
+def connected(
+    settings: Settings, screen: Screen, *, writing: bool
+) -> Iterator[tuple[Target, Connection, Server]]:
+    """Yield a connection. Raise `LedgerError` for what the server refuses meanwhile."""
+    with (
+        connection.target(settings) as target,
+        drive(target.connect("invoke db"), screen) as conn,
+    ):
+        try:
+            server = connection.describe(conn, writing=writing)
+            screen.event(server.connected)
+            yield target, conn, server
+        except psycopg.Error as error:
+            said = target.redacted(error.diag.message_primary or str(error))
+            state = "Nothing was changed." if writing else "Nothing was read."
+            raise LedgerError(f"{said} ({error.sqlstate})", state) from None
+
+
+@contextmanager
+def reading(settings: Settings, screen: Screen) -> Iterator[Connection]:
+    """Yield a connection in a transaction in which nothing can be written."""
+    with connected(settings, screen, writing=False) as (_, conn, _server):
+        conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield conn
+
+
+def stand(conn: Connection, settings: Settings) -> Stand:
+    """Return what stands. Reads only."""
+    book = ledger.find(conn, settings.ledger)
+    executed = ledger.read(conn, book)
+    progress = ledger.read_progress(conn, book)
+    migrations = files.discover(settings.folder, settings.shown(settings.folder))
+    schema = None
+    if settings.schema.is_file():
+        found = files.load(settings.schema, settings.shown(settings.schema))
+        schema = Migration(SCHEMA, found.path, found.shown, found.checksum)
+    made = plans.make(migrations, executed, progress)
+    return Stand(book, executed, progress, migrations, made, schema)
+
+
+def status(settings: Settings, screen: Screen, *, check: bool) -> None:
+    """Show every file and its state; with `check`, raise `CheckFailed` unless all are executed."""
+    with reading(settings, screen) as conn:
+        found = stand(conn, settings)
+        entries = [*_schema_entry(conn, found), *found.plan.entries]
+    for note in found.plan.notes:
+        screen.event(note)
+    if entries:
+        rows = [e.executed or Executed(e.filename, None) for e in entries]
+        screen.table(
+            _STATUS,
+            [
+                (e.filename, e.state, r.executed_at, r.duration_ms, r.executed_by)
+                for e, r in zip(entries, rows, strict=True)
+            ],
+        )
+    else:
+        folder = settings.shown(settings.folder)
+        screen.event(Note(f"the folder {folder} holds no migrations, and none is executed"))
+    counted = Counter(e.state for e in entries)
+    totals = ", ".join(f"{number} {state}" for state, number in counted.items())
+    if entries:
+        screen.event(Note(totals))
+    if check and counted.keys() - {"executed"}:
+        raise CheckFailed(f"Not everything is executed: {totals}.", *_advice(found.plan))
+
+
+def _schema_entry(conn: Connection, found: Stand) -> list[Entry]:
+    if SCHEMA in found.executed:
+        return [Entry(SCHEMA, "executed", found.executed[SCHEMA])]
+    loads = found.schema and not found.executed and ledger.is_empty(conn, found.ledger)
+    return [Entry(SCHEMA, "pending")] if loads else []
+
+
+def _advice(made: Plan) -> list[str]:
+    advice = []
+    for filename in made.named("changed")[:1]:
+        advice.append(f"Put the executed text of {filename} back, and write a new migration;")
+        advice.append(f"or, if the edit is meant: invoke db.repair --name {filename} --accept")
+    for filename in made.named("missing")[:1]:
+        advice.append(f"Put {filename} back; or: invoke db.repair --name {filename} --forget")
+    return advice or ["See what would run: invoke db.plan"]
+
+
+def plan(settings: Settings, screen: Screen) -> None:
+    """Show what db.migrate would do. Raise what it would be refused with."""
+    with reading(settings, screen) as conn:
+        found = survey(conn, settings, Goal("db.migrate", schema=True))
+    for note in found.notes:
+        screen.event(note)
+    looked = [_looked_at(m, found.progress.get(m.filename, ())) for m in found.todo]
+    if not looked:
+        screen.event(Planned((), len(found.executed)))
+        return
+    screen.table(_PLAN, [row for row, _ in looked])
+    refused = [error for _, error in looked if error]
+    for error in refused[:-1]:
+        screen.error(error)
+    if refused:
+        raise refused[-1]
+
+
+def _looked_at(
+    migration: Migration, progress: Sequence[Progress]
+) -> tuple[tuple[str, str, str], ScriptError | None]:
+    """Return a file's row of the plan, and why it would be refused."""
+    kinds: Counter[str] = Counter()
+    runs, refused = "refused", None
+    with Script.open(migration.path, migration.shown) as script:
+        try:
+            kinds.update(s.kind for s in script.statements() if s.kind[:1] != "\\")
+            script.check()
+            units.check(script, progress)
+            runs = "in a transaction" if script.directives.transaction else "no transaction"
+        except ScriptError as error:
+            refused = error
+    shown = ", ".join(f"{kind} ×{n}" if n > 1 else kind for kind, n in kinds.items())
+    return (migration.filename, runs, shown), refused
+
+
+def verify(settings: Settings, screen: Screen) -> None:
+    """Raise `CheckFailed` unless every executed file is on disk as it was executed."""
+    with reading(settings, screen) as conn:
+        found = stand(conn, settings)
+    wrong = [e for e in found.plan.entries if e.state in ("changed", "missing")]
+    unchecked = sum(row.checksum is None for row in found.executed.values())
+    if unchecked:
+        screen.event(Note(f"recorded without a checksum, so not compared: {unchecked}"))
+    if not wrong:
+        right = len(found.executed) - unchecked
+        screen.event(Note(f"as they were executed: {right} of {len(found.executed)} files"))
+        return
+    screen.table(_STATUS[:2], [(e.filename, e.state) for e in wrong])
+    which = [
+        f"{state}: {', '.join(names)}"
+        for state in ("changed", "missing")
+        if (names := found.plan.named(state))
+    ]
+    raise CheckFailed(f"Not as they were executed. {'; '.join(which)}.", *_advice(found.plan))
+
+
+def baseline(settings: Settings, screen: Screen, confirm: Confirm, to: str) -> None:
+    """Record files, the base schema first, as executed without running them.
+
+    Only what is missing in the ledger is added; rows that it has stay as they are.
+    """
+    with connected(settings, screen, writing=True) as (target, conn, server):
+        found = stand(conn, settings)
+        if not found.executed and ledger.is_empty(conn, found.ledger):
+            raise LedgerError(
+                "The database is empty, so nothing is in it that could be recorded.",
+                "To set it up: invoke db.migrate",
+            )
+        wanted = found.files
+        if to:
+            wanted = wanted[: wanted.index(files.find(wanted, to)) + 1]
+        missing = [m for m in wanted if m.filename not in found.executed]
+        if not missing:
+            screen.event(Note(f"nothing to record: {len(wanted)} files are in the ledger"))
+            return
+        screen.table(("filename", "change"), [(m.filename, "recorded, not run") for m in missing])
+        confirm(f"Record {len(missing)} as executed in {server.connected}?")
+        with _changing(target, conn, server, settings, found) as book:
+            rows = [(m.filename, m.checksum) for m in missing]
+            ledger.record(conn, book, rows, f"{author()} (db.baseline)")
+        screen.event(Note(f"recorded as executed: {len(missing)} files"))
+
+
+def repair(settings: Settings, screen: Screen, confirm: Confirm, name: str, how: str) -> None:
+    """Change what the ledger says about one file. `how`: accept, forget or mark."""
+    with connected(settings, screen, writing=True) as (target, conn, server):
+        found = stand(conn, settings)
+        names = (*found.executed, *found.progress)
+        gone = [Migration(n, settings.folder / n, n, "") for n in names]
+        known = {m.filename: m for m in (*gone, *found.files)}
+        chosen = files.find(tuple(known.values()), name)
+        change = _change(found, chosen, how)
+        if isinstance(change, Note):
+            screen.event(change)
+            return
+        screen.table(("filename", "change"), [(chosen.filename, change)])
+        confirm(f"Do this in {server.connected}?")
+        with _changing(target, conn, server, settings, found) as book:
+            if how == "accept":
+                ledger.accept(conn, book, chosen.filename, chosen.checksum)
+            elif how == "forget":
+                ledger.forget(conn, book, chosen.filename)
+            else:
+                row = (chosen.filename, chosen.checksum)
+                ledger.record(conn, book, [row], f"{author()} (db.repair --mark)")
+        screen.event(Note("done", filename=chosen.filename))
+
+
+def _change(found: Stand, chosen: Migration, how: str) -> str | Note:
+    """Return what would change, or a note that nothing has to. Raise if it cannot be done."""
+    name, row = chosen.filename, found.executed.get(chosen.filename)
+    if how == "forget":
+        return _forgetting(found, chosen)
+    if not chosen.checksum:
+        raise FilesError(f"{name} is executed, but its file is missing.", *_advice(found.plan))
+    if how == "mark":
+        already = Note("nothing to mark: it is executed already", filename=name)
+        return already if row else "recorded as executed, not run"
+    if row is None:
+        raise LedgerError(
+            f"{name} is not executed, so there is no checksum to accept.",
+            f"To run it: invoke db.migrate-single --name {name}",
+        )
+    if row.checksum == chosen.checksum:
+        return Note("nothing to accept: it is as it was executed", filename=name)
+    return f"checksum {(row.checksum or 'none')[:12]} becomes {chosen.checksum[:12]}"
+
+
+def _forgetting(found: Stand, chosen: Migration) -> str | Note:
+    if chosen.filename in found.executed:
+        return "its row is removed" + ("; it runs again" if chosen.checksum else "")
+    if chosen.filename in found.progress:
+        return "what is finished of it is forgotten; it starts from its first statement"
+    return Note("nothing to forget: the ledger does not have it", filename=chosen.filename)
+
+
+@contextmanager
+def _changing(
+    target: Target, conn: Connection, server: Server, settings: Settings, found: Stand
+) -> Iterator[Ledger]:
+    """Yield the ledger, made or adopted, in a transaction while no run is under way."""
+    guard = Guard(target.once(guard_name()), found.ledger.key)
+    try:
+        if settings.guard and not _locked(guard):
+            raise LedgerError(f"Nothing was changed, because of {guard.holder()}.", "Wait for it.")
+        with conn.transaction():
+            if "lock_timeout" in server.settings:
+                conn.execute("SET LOCAL lock_timeout = '5s'")
+            book = ledger.prepare(conn, found.ledger, unfinished=False)
+            yield book
+    finally:
+        guard.close()
+
+
+def _locked(guard: Guard) -> bool:
+    try:
+        return guard.lock()
+    except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):
+        return True  # an engine without advisory locks

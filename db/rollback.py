@@ -1,0 +1,109 @@
+"""Executed files undone by their .down.sql companions, newest first.
+
+The engine is the runner's. What differs: a file's claim takes its row away, and fails if another
+run has taken it; and what remains to be done are the files that still have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from . import files, ledger
+from .config import Settings
+from .connection import Target
+from .errors import FilesError
+from .events import Event
+from .files import Migration
+from .pipeline import Command
+from .plan import SCHEMA, Executed, Goal, Plan
+from .runner import Run
+from .script import Script
+from .session import Running
+from .survey import Survey
+
+_DOWN = ".down.sql"
+# The division fails where there is no row: then nothing of the file must run.
+_UNCLAIM = """
+WITH gone AS (DELETE FROM {table} WHERE filename = $1 RETURNING id)
+SELECT 1 / count(*) FROM gone"""
+_TOOK = b"SELECT (1000 * extract(epoch FROM clock_timestamp() - now()))::int"
+
+
+def undone(down: str) -> str:
+    """Return the file that a companion undoes."""
+    return down.removesuffix(_DOWN) + ".sql"
+
+
+def companions(
+    executed: Mapping[str, Executed], settings: Settings, steps: int, to: str
+) -> tuple[Migration, ...]:
+    """Return the companions of the latest `steps` files, or of all executed after `to`.
+
+    Raise `FilesError` if one is missing or cannot run in the transaction that removes its row.
+    """
+    names = [name for name in executed if name != SCHEMA]
+    shown = settings.shown(settings.folder)
+    if to:
+        rows = [Migration(n, settings.folder / n, f"{shown}/{n}", "") for n in names]
+        wanted = names[names.index(files.find(rows, to).filename) + 1 :]
+    else:
+        wanted = names[-steps:]
+    paths = [settings.folder / (n.removesuffix(".sql") + _DOWN) for n in reversed(wanted)]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise FilesError(
+            f"Missing in {shown}: {', '.join(missing)}. Nothing was rolled back.",
+            f"Write {shown}/{missing[0]}: the SQL that undoes {undone(missing[0])};",
+            "or write a new migration that changes what is to be changed.",
+        )
+    return tuple(files.load(path, f"{shown}/{path.name}") for path in paths)
+
+
+class Rollback(Run):
+    """One run backwards. `executed` are the companions that it has executed."""
+
+    def __init__(self, target: Target, settings: Settings, downs: Sequence[Migration]) -> None:
+        super().__init__(target, settings, Goal("db.rollback"))
+        self._downs = downs
+
+    def _look(self) -> Iterator[Event]:
+        conn = self._session.conn
+        self._ledger = ledger.find(conn, self._settings.ledger)
+        executed = ledger.read(conn, self._ledger)
+        todo = tuple(d for d in self._downs if undone(d.filename) in executed)
+        self._survey = Survey(self._ledger, executed, {}, Plan((), (), ()), todo, (), {})
+        yield from self._confirm()
+
+    def _check(self) -> None:
+        super()._check()
+        for down in self._downs:
+            with Script.open(down.path, down.shown) as script:
+                if not script.directives.transaction:
+                    raise FilesError(
+                        f"{down.shown} is no-transaction, but what undoes a file runs in the "
+                        "transaction that removes its row. Nothing was rolled back.",
+                        "Write it without CONCURRENTLY and the like, or as a new migration.",
+                    )
+
+    def _claim(self, running: Running) -> Command:
+        params = (undone(running.filename).encode(),)
+        return Command(self._ledger.compose(_UNCLAIM), "claim", running, params)
+
+    def _record(self, running: Running) -> Command:
+        return Command(_TOOK, "record", running)
+
+    def _remaining(self, todo: Sequence[Migration]) -> list[Migration]:
+        self._ledger = ledger.find(self._session.conn, self._settings.ledger)
+        rows = ledger.read(self._session.conn, self._ledger)
+        return [m for m in todo if undone(m.filename) in rows]
+
+    def _confirm(self) -> Iterator[Event]:
+        """Report the files whose COMMIT took effect though its answer was lost."""
+        gone = {n for n in self._unconfirmed if undone(n) not in self._survey.executed}
+        for filename in sorted(gone, reverse=True):
+            yield from self._done(filename, 0)
+        self._unconfirmed.clear()
+
+    def _standing(self, todo: Sequence[Migration]) -> str:
+        done = len(self.executed)
+        return f"{undone(todo[0].filename)} is still executed, {done} undone before it."
