@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from typing import cast
 
 import psycopg
@@ -67,6 +68,12 @@ class Target:
         port = self.parameters.get("port", "5432")
         return host if host.startswith("/") or " " in host else f"{host}:{port}"
 
+    @property
+    def shown(self) -> str:
+        """Return the database and where it is, as people read them."""
+        name = self.parameters.get("dbname")
+        return f"{name} on {self.place}" if name else self.place
+
     def redacted(self, text: str) -> str:
         """Return libpq's message on one line, without the password should it quote it."""
         secret = self.parameters.get("password")
@@ -105,7 +112,7 @@ class Target:
                 if waited >= self.timeout_s or not self._may_come(str(error)):
                     raise self._failed(error, waited) from None
             if not said:
-                yield Waiting(f"the server on {self.place}", waited)
+                yield Waiting(f"the server of {self.shown}", waited)
                 said = True
             time.sleep(_PAUSE_S)
 
@@ -121,7 +128,7 @@ class Target:
             if waited >= self.timeout_s:
                 return False
             if not said:
-                yield Waiting(f"the server on {self.place}", waited)
+                yield Waiting(f"the server of {self.shown}", waited)
                 said = True
             time.sleep(_PAUSE_S)
         return True
@@ -145,7 +152,13 @@ class Target:
         advice = ["Nothing was executed. Check DATABASE_URL or the PG* variables in .env."]
         if f'database "{self.parameters.get("dbname")}" does not exist' in said:
             advice.append("If it is still to be made: invoke db.create, or invoke db.migrate")
-        return ConnectionFailed(f"Cannot connect to {self.place}{for_long}: {said}", *advice)
+        return ConnectionFailed(f"Cannot connect to {self.shown}{for_long}: {said}", *advice)
+
+    @property
+    def maintenance(self) -> Target:
+        """The same server, where the target's database need not exist."""
+        name = "template1" if self.parameters.get("dbname") == "postgres" else "postgres"
+        return replace(self, parameters={**self.parameters, "dbname": name})
 
     def create_database(self) -> bool:
         """Create the target's database if the server says that it is missing.
@@ -153,11 +166,10 @@ class Target:
         Return whether it was. Raise `ConnectionFailed` if the role may not.
         """
         name = self.parameters.get("dbname", "")
-        maintenance = replace(self, parameters={**self.parameters, "dbname": "postgres"})
         if not name:
             return False
         try:
-            with maintenance.once("migrations") as conn:
+            with self.maintenance.once("migrations") as conn:
                 if conn.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone():
                     return False
                 conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -187,6 +199,14 @@ def target(settings: Settings) -> Iterator[Target]:
     with embedded.running(settings.embedded) as server:
         place = {"host": server.host, "port": str(server.port), "user": server.user}
         yield Target({**settings.parameters, **place}, settings.connect_timeout_s)
+
+
+def is_local(conn: Connection) -> bool:
+    """Return whether the server is on this machine, and not behind a pooler on it."""
+    row = conn.execute("SELECT pg_backend_pid()").fetchone()
+    if row != (conn.info.backend_pid,):
+        return False
+    return conn.info.host[:1] in ("/", "@") or ip_address(conn.info.hostaddr).is_loopback
 
 
 def describe(conn: Connection, *, writing: bool = True) -> Server:

@@ -101,6 +101,8 @@ class Run:
             ) from None
         try:
             yield self._session.server.connected
+            if self._session.created:
+                yield Note("the database was created")
             yield from self._until_done()
             yield Finished(tuple(self.executed), round(1000 * (time.monotonic() - started)))
         except KeyboardInterrupt as stop:

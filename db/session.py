@@ -50,6 +50,7 @@ class Session:
     conn: Connection
     pipe: Pipeline
     name: str
+    created: bool  # the database, just now
     guard: Guard | None = None
     notices: list[Diagnostic] = field(default_factory=list)
     blockers: tuple[Blocker, ...] = ()
@@ -60,20 +61,20 @@ class Session:
         cls, target: Target, settings: Settings, *, create: bool
     ) -> Generator[Event, None, Session]:
         """Return a session, yielding what is waited for; `create` a database that is missing."""
-        name = f"{PREFIX}{random.randrange(16**6):06x}"
+        name, created = f"{PREFIX}{random.randrange(16**6):06x}", False
         try:
             conn = yield from target.connect(name)
         except ConnectionFailed:
             if not (create and target.create_database()):
                 raise
-            yield Note(f"created the database {target.parameters['dbname']}")
             conn = yield from target.connect(name)
+            created = True
         try:
             server = describe(conn)
         except BaseException:
             conn.close()
             raise
-        session = cls(target, settings, server, conn, Pipeline(conn), name)
+        session = cls(target, settings, server, conn, Pipeline(conn), name, created)
         conn.add_notice_handler(session._noticed)
         return session
 

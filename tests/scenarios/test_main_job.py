@@ -60,7 +60,8 @@ def test_a_missing_database_is_created(project: Project, cluster: Cluster) -> No
     try:
         done = project.invoke("db.migrate", env={"DATABASE_URL": cluster.url(name)})
         assert done.returncode == 0, done.output
-        assert "created the database" in done.stdout
+        assert done.stdout.splitlines()[0].startswith(f"{name} on ")
+        assert "the database was created" in done.stdout
     finally:
         cluster.drop_database(name)
 
