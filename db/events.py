@@ -48,13 +48,6 @@ class Planned(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Started(Event):
-    """A file is being executed; only sent when it takes long enough to be worth showing."""
-
-    filename: str
-
-
-@dataclass(frozen=True, slots=True)
 class Applied(Event):
     """A file was executed, committed and recorded."""
 

@@ -100,7 +100,7 @@ class Lines:
         self._live: Live | None = None
 
     def event(self, event: e.Event) -> None:
-        if isinstance(event, e.Started | e.Progress | e.Waiting):
+        if isinstance(event, e.Progress | e.Waiting):
             self._lasts(event)
             return
         self.close()
@@ -174,12 +174,12 @@ class Lines:
             self._live.stop()
             self._live = None
 
-    def _lasts(self, event: e.Started | e.Progress | e.Waiting) -> None:
+    def _lasts(self, event: e.Progress | e.Waiting) -> None:
         if isinstance(event, e.Waiting):
             key, line = "", f"waiting for {event.what}"
         else:
             key, line = event.filename, f"{self._name(event.filename)}running"
-        if not isinstance(event, e.Started) and event.elapsed_s >= 1:
+        if event.elapsed_s >= 1:
             line += f"  {humanised(event.elapsed_s * 1000)}"
         blocked, phase = [], ""
         if isinstance(event, e.Progress):

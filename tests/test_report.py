@@ -317,7 +317,6 @@ def test_nothing_is_coloured_or_redrawn_where_it_is_not_wanted(environ: dict[str
 def test_a_long_statement_has_one_line_that_is_redrawn_and_goes() -> None:
     code = """
 report = choose()
-report.event(Started(INDEX))
 for percent in (10, 20):
     report.event(Progress(INDEX, percent, "building index", percent))
 report.event(Progress(INDEX, 65, "", None, (BLOCKER,)))
