@@ -71,9 +71,11 @@ def offline(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Sett
 
 
 def _written(environ: Mapping[str, str] | None, root: Path) -> dict[str, str]:
+    env = dict(os.environ if environ is None else environ)
+    if not (root / ".env").exists():  # in most deploys, which need not pay for the import
+        return env
     from dotenv import dotenv_values
 
-    env = dict(os.environ if environ is None else environ)
     try:
         # Not interpolated: a password may hold a ${.
         written = dotenv_values(root / ".env", interpolate=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from . import script
+from . import checksum
 from .errors import FilesError
 
 NAME_LENGTH = 255  # characters: the ledger's filename column
@@ -45,20 +45,30 @@ def discover(folder: Path, shown: str) -> tuple[Migration, ...]:
     migrations. Raise `FilesError` if there is no such folder, a .sql file is not named by the
     pattern, cannot be read, or is not UTF-8.
     """
+    return tuple(load(folder / name, f"{shown}/{name}") for name in names(folder, shown))
+
+
+def names(folder: Path, shown: str) -> list[str]:
+    """Return the names of the folder's migrations in alphabetical order, unread."""
     if not folder.is_dir():
         raise FilesError(
             f"There is no folder {shown}.",
             "Create it, or set MIGRATIONS_DIR to the folder that holds the migrations.",
         )
-    names = sorted(entry.name for entry in folder.iterdir() if _is_sql(entry.name))
-    for name in names:
+    found = sorted(entry.name for entry in folder.iterdir() if _is_sql(entry.name))
+    for name in found:
         check_name(name, folder / name, f"{shown}/{name}")
-    return tuple(load(folder / name, f"{shown}/{name}") for name in names)
+    return found
 
 
 def _is_sql(name: str) -> bool:
     lower = name.lower()
     return lower.endswith(".sql") and not lower.endswith(".down.sql") and name[0] != "."
+
+
+def is_named(name: str) -> bool:
+    """Return whether the name follows the pattern."""
+    return bool(_NAME.fullmatch(name))
 
 
 def check_name(name: str, path: Path, shown: str) -> None:
@@ -76,7 +86,7 @@ def check_name(name: str, path: Path, shown: str) -> None:
 def load(path: Path, shown: str) -> Migration:
     """Return the migration of one file, whose name may be anything (the base schema's is)."""
     try:
-        return Migration(path.name, path, shown, script.checksum(path, shown))
+        return Migration(path.name, path, shown, checksum.read(path, shown))
     except OSError as error:
         raise FilesError(f"{shown} cannot be read: {error.strerror}.") from None
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from . import files
-from .errors import LedgerError, ScriptError
+from .errors import LedgerError
 from .events import Note
 from .files import Migration
-from .script import Script
 
 SCHEMA = "schema.sql"  # the base schema's name in the ledger
 
@@ -115,8 +114,11 @@ def _notes(
         yield Note(
             f"{first} and {second} have the same number; both run, in this order.", "warning"
         )
-    for entry in gone:
-        yield Note(f"{entry.filename} is executed, but its file is missing.", "warning")
+    if gone:
+        named = ", ".join(entry.filename for entry in gone[:3])
+        more = f" and {len(gone) - 3} more" if gone[3:] else ""
+        verb = "are executed, but their files are" if gone[1:] else "is executed, but its file is"
+        yield Note(f"{named}{more} {verb} missing.", "warning")
 
 
 def refuse_changed(plan: Plan) -> None:
@@ -128,21 +130,3 @@ def refuse_changed(plan: Plan) -> None:
             "Put the executed text back and write the change as a new migration;",
             f"or, if the edit is meant: invoke db.repair --name {changed[0]} --accept",
         )
-
-
-def check(migrations: Sequence[Migration]) -> None:
-    """Raise `ScriptError` for the first file that cannot be run as it is written."""
-    for migration in migrations:
-        with Script.open(migration.path, migration.shown) as script:
-            script.check()
-
-
-def refusals(migrations: Sequence[Migration]) -> Iterator[tuple[Migration, ScriptError | None]]:
-    """Yield each file, and why it would be refused."""
-    for migration in migrations:
-        try:
-            check([migration])
-        except ScriptError as error:
-            yield migration, error
-        else:
-            yield migration, None

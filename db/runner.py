@@ -19,7 +19,7 @@ from typing import cast
 import psycopg
 from psycopg.pq import ConnStatus
 
-from . import failure, ledger, units
+from . import ledger
 from .config import Settings
 from .connection import Target
 from .errors import (
@@ -46,7 +46,6 @@ from .files import Migration
 from .ledger import Ledger
 from .pipeline import Arrival, Command, CommandFailed, LinkLost
 from .plan import SCHEMA, Goal
-from .script import Script
 from .session import Running, Session, statement
 from .survey import Survey, survey
 from .watch import PREFIX, author
@@ -153,6 +152,9 @@ class Run:
 
     def _check(self) -> None:
         """Refuse what cannot be run as it is written, before anything runs."""
+        from . import units
+        from .script import Script
+
         for migration in self._survey.todo:
             with Script.open(migration.path, migration.shown) as script:
                 script.check()
@@ -240,6 +242,8 @@ class Run:
 
     def _attempt(self, todo: Sequence[Migration]) -> Iterator[Event]:
         """Execute the files until one fails: those with a transaction through one pipeline."""
+        from . import units
+
         session = self._session
         running = map(self._running, todo)
         for transactional, group in groupby(running, lambda r: r.script.directives.transaction):
@@ -262,6 +266,8 @@ class Run:
                     yield from units.execute(session, self._ledger, file, self._settle)
 
     def _running(self, migration: Migration) -> Running:
+        from .script import Script
+
         try:
             script = Script.open(migration.path, migration.shown)
         except OSError as error:
@@ -399,6 +405,8 @@ class Run:
             outcome = f"{outcome} {done} of this file's statements are executed and stay."
         notices = tuple(self._session.notices)
         command = self._goal.command
+        from . import failure
+
         return failure.explain(
             failed, running, outcome=outcome, notices=notices, blockers=blockers, command=command
         )
@@ -486,5 +494,7 @@ def _signal(stop: KeyboardInterrupt) -> int:
 
 
 def _transactional(migration: Migration) -> bool:
+    from .script import Script
+
     with Script.open(migration.path, migration.shown) as script:
         return script.directives.transaction

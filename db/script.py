@@ -9,19 +9,19 @@ from __future__ import annotations
 import codecs
 import contextlib
 import difflib
-import hashlib
 import mmap
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .errors import FilesError, Location, ScriptError
+from . import checksum
+from .errors import Location, ScriptError
 
 _BLOCK = 1 << 20  # smaller files are read and kept, larger ones mapped and scanned again
 _STEP = 4 << 20
@@ -265,7 +265,7 @@ class Script:
     @cached_property
     def checksum(self) -> str:
         """The SHA-256 of the text with a BOM removed and CRLF as LF."""
-        return _digest(self.chunks((0, len(self._text))), self.path)
+        return checksum.of(self.chunks((0, len(self._text))), self.path)
 
     @cached_property
     def directives(self) -> Directives:
@@ -686,15 +686,6 @@ class Script:
         return left + _printable(rest[:room] + "…" * (len(rest) > room)), sum(map(_width, left))
 
 
-def checksum(path: Path, shown: str | None = None) -> str:
-    """Return the SHA-256 of a file's text with a BOM removed and CRLF as LF.
-
-    Raise `FilesError` if it is not UTF-8 or has a NUL byte, which PostgreSQL's text cannot hold.
-    """
-    with path.open("rb", buffering=0) as file:
-        return _digest(iter(lambda: file.read(_BLOCK), b""), shown or str(path))
-
-
 def concurrent_index(sql: bytes) -> IndexTarget | None:
     """Return what a CREATE, DROP or REINDEX … CONCURRENTLY is about, or None if it is not one."""
     if not _kind(sql, 0, len(sql)).endswith("INDEX CONCURRENTLY"):
@@ -787,31 +778,6 @@ def _milliseconds(text: str) -> int | None:
     found = _DURATION.fullmatch(text)
     value = int(found[1]) * _UNIT_MS[found[2]] if found else -1
     return value if 0 <= value < 1 << 31 else None
-
-
-def _digest(blocks: Iterable[bytes], shown: str) -> str:
-    hashed, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
-    held, offset, line = b"", 0, 1
-    for block in chain(blocks, (b"",)):  # the empty one ends the text
-        pending = decoder.getstate()[0]
-        try:
-            if pending or not block.isascii():
-                decoder.decode(block, final=not block)
-        except UnicodeDecodeError as error:
-            wrong = error.object[error.start]
-            where = f"byte {offset - len(pending) + error.start} (0x{wrong:02x})"
-            line += error.object.count(b"\n", len(pending), error.start)
-            message = f"{shown}: {where}, on line {line}, is not UTF-8: save the file as UTF-8."
-            raise FilesError(message) from None
-        if b"\0" in block:
-            where = f"byte {offset + block.index(0)}"
-            message = f"{shown}: {where} is a NUL, which PostgreSQL's text cannot hold: remove it."
-            raise FilesError(message)
-        text = held + block if offset else block.removeprefix(codecs.BOM_UTF8)
-        held = b"\r" if block and text.endswith(b"\r") else b""  # its \n may be in the next one
-        hashed.update(text[: len(text) - len(held)].replace(b"\r\n", b"\n"))
-        offset, line = offset + len(block), line + block.count(b"\n")
-    return hashed.hexdigest()
 
 
 def _decoded(text: bytes) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
@@ -18,8 +19,10 @@ from .errors import ConnectionFailed, Diagnostic
 from .events import Blocker, Event, Note, Progress
 from .files import Migration
 from .pipeline import TICK_S, Arrival, Command, Pipeline, diagnostic
-from .script import Script, Statement
 from .watch import PREFIX, Guard, guard_name
+
+if TYPE_CHECKING:
+    from .script import Script, Statement
 
 _SHOW_S = 2.0  # a statement that runs longer than this is worth a live line
 _SHOW_AGAIN_S = 0.9

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from db import checksum
 from db.errors import FilesError, ScriptError
 from db.script import (
     NOT_IN_TRANSACTION,
     Directives,
     IndexTarget,
     Script,
-    checksum,
     concurrent_index,
 )
 
@@ -392,7 +392,7 @@ def test_bom_and_line_ends_do_not_change_a_checksum(tmp_path: Path) -> None:
     sums = []
     for text in variants:
         path.write_bytes(text.encode())
-        sums.append(checksum(path, "a.sql"))
+        sums.append(checksum.read(path, "a.sql"))
         assert Script.open(path, "a.sql").checksum == sums[-1]
     assert sums[0] == sums[1] == sums[2] != sums[3]
 
@@ -402,9 +402,9 @@ def test_a_crlf_or_character_on_a_block_border_is_whole(before: int, tmp_path: P
     path = tmp_path / "a.sql"
     path.write_bytes(b"x" * before + b"\r\n\xc3\xa9\r")
     expected = Script.parse(b"x" * before + b"\n\xc3\xa9\r").checksum
-    assert checksum(path) == expected
+    assert checksum.read(path, "a.sql") == expected
     path.write_bytes(b"x" * before + b"\xc3\xa9")
-    assert checksum(path) == Script.parse(b"x" * before + b"\xc3\xa9").checksum
+    assert checksum.read(path, "a.sql") == Script.parse(b"x" * before + b"\xc3\xa9").checksum
 
 
 @pytest.mark.parametrize("before", [0, (1 << 20) - 1])
@@ -418,7 +418,7 @@ def test_bytes_that_postgresql_refuses_are_named(
     path = tmp_path / "a.sql"
     path.write_bytes(b"x" * before + text)
     with pytest.raises(FilesError, match=r"a\.sql") as error:
-        checksum(path, "a.sql")
+        checksum.read(path, "a.sql")
     assert f"byte {before + 1} " in error.value.message
     assert said in error.value.message
 
@@ -589,11 +589,12 @@ def test_time_grows_with_the_length_only(piece: bytes) -> None:
 MEASURE = """
 import sys, resource
 from pathlib import Path
-from db.script import Script, checksum
+from db import checksum
+from db.script import Script
 def peak():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
 before, path = peak(), Path(sys.argv[1])
-checksum(path)
+checksum.read(path, 'x')
 with Script.open(path, "x") as script:
     script.check()
     read = 0

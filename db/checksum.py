@@ -1,0 +1,52 @@
+"""The checksum of a file's text, the same for every checkout of it. No database.
+
+In a room of its own, because a run with nothing to do needs nothing else of the files.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+from .errors import FilesError
+
+_BLOCK = 1 << 20
+
+
+def read(path: Path, shown: str) -> str:
+    """Return the SHA-256 of a file's text with a BOM removed and CRLF as LF.
+
+    Raise `FilesError` if it is not UTF-8 or has a NUL byte, which PostgreSQL's text cannot hold,
+    and `OSError` if it cannot be read.
+    """
+    with path.open("rb", buffering=0) as file:
+        return of(iter(lambda: file.read(_BLOCK), b""), shown)
+
+
+def of(blocks: Iterable[bytes], shown: str) -> str:
+    """Return the same of a text that comes in blocks."""
+    hashed, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
+    held, offset, line = b"", 0, 1
+    for block in chain(blocks, (b"",)):  # the empty one ends the text
+        pending = decoder.getstate()[0]
+        try:
+            if pending or not block.isascii():
+                decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            wrong = error.object[error.start]
+            where = f"byte {offset - len(pending) + error.start} (0x{wrong:02x})"
+            line += error.object.count(b"\n", len(pending), error.start)
+            message = f"{shown}: {where}, on line {line}, is not UTF-8: save the file as UTF-8."
+            raise FilesError(message) from None
+        if b"\0" in block:
+            where = f"byte {offset + block.index(0)}"
+            message = f"{shown}: {where} is a NUL, which PostgreSQL's text cannot hold: remove it."
+            raise FilesError(message)
+        text = held + block if offset else block.removeprefix(codecs.BOM_UTF8)
+        held = b"\r" if block and text.endswith(b"\r") else b""  # its \n may be in the next one
+        hashed.update(text[: len(text) - len(held)].replace(b"\r\n", b"\n"))
+        offset, line = offset + len(block), line + block.count(b"\n")
+    return hashed.hexdigest()
