@@ -63,7 +63,7 @@ UPDATE {table} SET duration_ms = 1000 * extract(epoch FROM clock_timestamp() - n
 WHERE filename = $1 RETURNING duration_ms"""
 # Commits that did not wait for the disk are covered by any later one that does: WAL is in order.
 _FLUSH = "UPDATE {table} SET checksum = checksum WHERE id = (SELECT max(id) FROM {table})"
-_RESETS = (b"RESET SESSION AUTHORIZATION", b"RESET ROLE", b"RESET ALL")
+_RESETS = (b"SET SESSION AUTHORIZATION DEFAULT", b"RESET ROLE", b"RESET ALL")
 
 
 class Run:
@@ -402,7 +402,7 @@ class Run:
         else:
             progress = ledger.read_progress(self._session.conn, self._ledger)
             done = sum(unit.finished for unit in progress.get(running.filename, ()))
-            outcome = f"{outcome} {done} of this file's statements are executed and stay."
+            outcome = f"{outcome} What precedes this statement stays: {done} executed in this file."
         notices = tuple(self._session.notices)
         command = self._goal.command
         from . import failure
@@ -414,7 +414,7 @@ class Run:
     def _standing(self, todo: Sequence[Migration]) -> str:
         rows = list(self._survey.executed) + self.executed
         last = f"{rows[-1]} is the last executed file" if rows else "No file was executed"
-        return f"{last}, {len(todo)} still pending."
+        return f"{last}, {len(todo)} {'files' if todo[1:] else 'file'} still pending."
 
     def _flush(self) -> None:
         """Make the disk have what was committed without waiting for it."""

@@ -157,7 +157,8 @@ class Session:
                     phase, percent = self.guard.progress(self.name)
             except psycopg.Error as error:
                 self.unwatch()
-                yield Note(f"the watching connection is lost: {self.target.redacted(str(error))}")
+                reason = self.target.redacted(str(error))
+                yield Note(f"what the statements wait for cannot be watched any more: {reason}")
         if elapsed_s > _SHOW_S and time.monotonic() - self.shown > _SHOW_AGAIN_S:
             self.shown = time.monotonic()
             yield Progress(running.filename, elapsed_s, phase, percent, self.blockers)
