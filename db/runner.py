@@ -8,7 +8,6 @@ lock only keeps runs from getting in each other's way.
 
 from __future__ import annotations
 
-import random
 import signal
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -39,8 +38,6 @@ from .events import (
     Noticed,
     Planned,
     Reconnected,
-    Retrying,
-    Waiting,
 )
 from .files import Migration
 from .ledger import Ledger
@@ -48,13 +45,9 @@ from .pipeline import Arrival, Command, CommandFailed, LinkLost
 from .plan import SCHEMA, Goal
 from .session import Running, Session, statement
 from .survey import Survey, survey
-from .watch import PREFIX, author
+from .waiting import Patience, prepare, take_turn
+from .watch import author
 
-_LOCKED = {"55P03", "40P01", "40001"}  # lock not available, deadlock, serialization failure
-_FIRST_PAUSE_S = 0.2
-_LONGEST_PAUSE_S = 10.0
-_POLL_S = 0.5
-_SAY_AGAIN_S = 30.0
 _LOSSES = 3  # of the connection, without a file getting done in between
 
 _CLAIM = "INSERT INTO {table} (filename, checksum, executed_by) VALUES ($1, $2, $3)"
@@ -81,7 +74,6 @@ class Run:
         self._unconfirmed: set[str] = set()  # sent, and not answered yet
         self._unflushed = False
         self._losses = 0
-        self._guarded = settings.guard
 
     def events(self) -> Generator[Event, None, None]:
         """Do it, and yield what happens. Raise an error of `db.errors` if it cannot be done.
@@ -121,10 +113,10 @@ class Run:
                 return
             except psycopg.OperationalError as error:
                 if not self._lost(error):
-                    raise self._refused(error) from None
+                    raise self._unusable(error) from None
                 yield from self._reconnect(error)
             except psycopg.Error as error:
-                raise self._refused(error) from None
+                raise self._unusable(error) from None
             first = False
 
     def _story(self, *, first: bool) -> Iterator[Event]:
@@ -136,9 +128,12 @@ class Run:
                 yield Planned((), len(self._survey.executed))
             return
         self._check()
-        yield from self._take_turn()
+        yield from take_turn(
+            self._session, self._ledger.key, guarded=self._settings.guard, needless=self._needless
+        )
         yield from self._look()
-        yield from self._prepare()
+        unfinished = not all(map(_transactional, self._survey.todo))
+        self._ledger = yield from prepare(self._session, self._survey, unfinished=unfinished)
         if first:
             yield Planned(tuple(m.filename for m in self._survey.todo), len(self._survey.executed))
         yield from self._execute(self._survey.todo)
@@ -160,70 +155,9 @@ class Run:
                 script.check()
                 units.check(script, self._survey.progress.get(migration.filename, ()))
 
-    def _take_turn(self) -> Iterator[Event]:
-        """Wait until no other run is under way, or has done everything there was to do."""
-        started, said, lost = time.monotonic(), 0.0, 0
-        while True:
-            try:
-                guard = self._session.watched(self._ledger.key)
-                if not self._guarded or guard.lock():
-                    return
-                holder = guard.holder()
-            except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):
-                yield Note("this server has no advisory locks: runs do not take turns here")
-                self._guarded = False
-                return
-            except psycopg.OperationalError as error:
-                self._session.unwatch()
-                lost += 1
-                if lost <= _LOSSES:
-                    continue
-                reason = self._target.redacted(str(error))
-                yield Note(f"there is no second connection to watch the first: {reason}", "warning")
-                return
-            now = time.monotonic()
-            if now - said >= _SAY_AGAIN_S:
-                yield Waiting(holder, now - started)
-                said = now
-            time.sleep(_POLL_S * random.uniform(0.5, 1.5))
-            if not self._remaining(self._survey.todo):
-                return
-
-    def _prepare(self) -> Iterator[Event]:
-        """Create or adopt the ledger; somebody else's lock on it is waited for like any other."""
-        started = time.monotonic()
-        conn = self._session.conn
-        unfinished = not all(map(_transactional, self._survey.todo))
-        there = self._ledger.complete and (self._ledger.has_unfinished or not unfinished)
-        if there and not self._survey.unchecked:
-            return
-        while True:
-            try:
-                with conn.transaction():
-                    if "lock_timeout" in self._session.server.settings:
-                        conn.execute(
-                            f"SET LOCAL lock_timeout = {self._settings.lock_timeout_ms}".encode()
-                        )
-                    self._ledger = ledger.prepare(conn, self._ledger, unfinished=unfinished)
-                    ledger.fill_in(conn, self._ledger, self._survey.unchecked)
-                return
-            except (
-                psycopg.errors.LockNotAvailable,
-                psycopg.errors.DeadlockDetected,
-                psycopg.errors.UniqueViolation,
-                psycopg.errors.DuplicateTable,
-            ) as error:
-                if time.monotonic() - started > self._settings.lock_wait_s:
-                    raise self._refused(error) from None
-            yield Waiting(
-                "the ledger, which another session has locked", time.monotonic() - started
-            )
-            time.sleep(_POLL_S * random.uniform(0.5, 1.5))
-            self._ledger = ledger.find(conn, self._settings.ledger)
-
     def _execute(self, todo: Sequence[Migration]) -> Iterator[Event]:
         """Execute the files; after a failure, whatever the ledger does not have."""
-        waited_for, since, attempt = "", 0.0, 0
+        patience = Patience(self._settings.lock_wait_s)
         while todo:
             try:
                 yield from self._attempt(todo)
@@ -235,10 +169,13 @@ class Run:
                 yield from self._elsewhere(running, before, todo)
                 if running.migration not in todo:
                     continue
-                if waited_for != running.filename:
-                    waited_for, since, attempt = running.filename, time.monotonic(), 0
-                attempt += 1
-                yield from self._retry(failed, running, attempt, since, todo)
+                blockers, self._session.blockers = self._session.blockers, ()
+                again = patience.retry(failed, running, blockers)
+                if again is None:
+                    raise self._failed(failed, running, todo, blockers) from None
+                self._session.notices = []
+                yield again
+                patience.pause(again)
 
     def _attempt(self, todo: Sequence[Migration]) -> Iterator[Event]:
         """Execute the files until one fails: those with a transaction through one pipeline."""
@@ -345,6 +282,9 @@ class Run:
         rows = ledger.read(self._session.conn, self._ledger)
         return [m for m in todo if m.filename not in rows]
 
+    def _needless(self) -> bool:
+        return not self._remaining(self._survey.todo)
+
     def _elsewhere(
         self, running: Running, before: Sequence[Migration], todo: Sequence[Migration]
     ) -> Iterator[Event]:
@@ -358,35 +298,6 @@ class Run:
         else:
             yield Note("was executed by another run meanwhile", filename=running.filename)
 
-    def _retry(
-        self,
-        failed: CommandFailed,
-        running: Running,
-        attempt: int,
-        since: float,
-        todo: Sequence[Migration],
-    ) -> Iterator[Event]:
-        """Pause, if the file only could not have a lock; raise `StatementFailed` otherwise."""
-        session, said = self._session, failed.diagnostic
-        blockers, session.blockers = session.blockers, ()
-        elapsed = time.monotonic() - since
-        pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1)) * random.uniform(
-            0.5, 1.0
-        )
-        claimed = failed.command.role == "claim"
-        if claimed and any(b.application.startswith(PREFIX) for b in blockers):
-            # However long it takes: it is being executed, only not by this run.
-            yield Waiting(f"another run, which executes {running.filename}", elapsed)
-            pause = min(pause, 1.0)
-        elif said.sqlstate in _LOCKED or (claimed and said.sqlstate == "23505"):
-            if elapsed + pause > self._settings.lock_wait_s:
-                raise self._failed(failed, running, todo, blockers)
-            yield Retrying(running.filename, said.sqlstate, said.message, attempt, pause, blockers)
-        else:
-            raise self._failed(failed, running, todo, blockers)
-        session.notices = []
-        time.sleep(pause)
-
     def _failed(
         self,
         failed: CommandFailed,
@@ -395,6 +306,8 @@ class Run:
         blockers: tuple[Blocker, ...],
     ) -> MigrationsError:
         """Return the error of a file, with what stands now as the ledger tells it."""
+        from . import failure
+
         self._flush()
         outcome = self._standing(todo)
         if running.script.directives.transaction:
@@ -403,12 +316,13 @@ class Run:
             progress = ledger.read_progress(self._session.conn, self._ledger)
             done = sum(unit.finished for unit in progress.get(running.filename, ()))
             outcome = f"{outcome} What precedes this statement stays: {done} executed in this file."
-        notices = tuple(self._session.notices)
-        command = self._goal.command
-        from . import failure
-
         return failure.explain(
-            failed, running, outcome=outcome, notices=notices, blockers=blockers, command=command
+            failed,
+            running,
+            outcome=outcome,
+            notices=tuple(self._session.notices),
+            blockers=blockers,
+            command=self._goal.command,
         )
 
     def _standing(self, todo: Sequence[Migration]) -> str:
@@ -455,15 +369,12 @@ class Run:
             yield from self._done(filename, self._survey.executed[filename].duration_ms or 0)
         self._unconfirmed.clear()
 
-    def _refused(self, error: psycopg.Error) -> LedgerError:
+    def _unusable(self, error: psycopg.Error) -> LedgerError:
         said = self._target.redacted(error.diag.message_primary or str(error))
-        user = self._session.server.connected.user
         advice = ["Nothing more was executed."]
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
-            schema = self._ledger.schema
-            advice.append(
-                f'The ledger needs: GRANT USAGE, CREATE ON SCHEMA "{schema}" TO "{user}";'
-            )
+            grant = f'GRANT USAGE, CREATE ON SCHEMA "{self._ledger.schema}"'
+            advice.append(f'It needs: {grant} TO "{self._session.server.connected.user}";')
         return LedgerError(f"The ledger cannot be used: {said} ({error.sqlstate})", *advice)
 
     def _interrupted(self, signal_number: int) -> Interrupted:

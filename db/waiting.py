@@ -1,0 +1,129 @@
+"""What a run waits for: its turn among other runs, the ledger, and the locks of its files."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+
+import psycopg
+
+from . import ledger
+from .events import Blocker, Event, Note, Retrying, Waiting
+from .ledger import Ledger
+from .pipeline import CommandFailed
+from .session import Running, Session
+from .survey import Survey
+from .watch import PREFIX
+
+_POLL_S = 0.5
+_SAY_AGAIN_S = 30.0
+_TRIES = 3  # of a second connection
+_LOCKED = {"55P03", "40P01", "40001"}  # lock not available, deadlock, serialization failure
+_TAKEN = "23505"
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 10.0
+
+
+def nap() -> None:
+    """Pause between two looks, for a time that keeps many runs out of step."""
+    time.sleep(_POLL_S * random.uniform(0.5, 1.5))
+
+
+def take_turn(
+    session: Session, key: str, *, guarded: bool, needless: Callable[[], bool]
+) -> Iterator[Event]:
+    """Wait until no other run is under way, or this one has become `needless`."""
+    started, said, failures = time.monotonic(), 0.0, 0
+    while True:
+        try:
+            guard = session.watched(key)
+            if not guarded or guard.lock():
+                return
+            holder = guard.holder()
+        except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):
+            yield Note("this server has no advisory locks: runs do not take turns here")
+            return
+        except psycopg.OperationalError as error:
+            session.unwatch()
+            failures += 1
+            if failures < _TRIES:
+                continue
+            reason = session.target.redacted(str(error))
+            yield Note(f"there is no second connection to watch the first: {reason}", "warning")
+            return
+        now = time.monotonic()
+        if now - said >= _SAY_AGAIN_S:
+            yield Waiting(holder, now - started)
+            said = now
+        nap()
+        if needless():
+            return
+
+
+def prepare(session: Session, found: Survey, *, unfinished: bool) -> Generator[Event, None, Ledger]:
+    """Create or adopt the ledger, and return it; a lock on it is waited for like any other."""
+    started, book, settings = time.monotonic(), found.ledger, session.settings
+    if book.complete and (book.has_unfinished or not unfinished) and not found.unchecked:
+        return book
+    while True:
+        try:
+            with session.conn.transaction():
+                if "lock_timeout" in session.server.settings:
+                    limit = f"SET LOCAL lock_timeout = {settings.lock_timeout_ms}"
+                    session.conn.execute(limit.encode())
+                made = ledger.prepare(session.conn, book, unfinished=unfinished)
+                ledger.fill_in(session.conn, made, found.unchecked)
+            return made
+        except (
+            psycopg.errors.LockNotAvailable,
+            psycopg.errors.DeadlockDetected,
+            psycopg.errors.UniqueViolation,  # another run creates it
+            psycopg.errors.DuplicateTable,
+        ):
+            if time.monotonic() - started > settings.lock_wait_s:
+                raise
+        yield Waiting("the ledger, which another session uses", time.monotonic() - started)
+        nap()
+        book = ledger.find(session.conn, settings.ledger)
+
+
+@dataclass(slots=True)
+class Patience:
+    """How long the locks of one file have been waited for, and how often."""
+
+    limit_s: float
+    filename: str = ""
+    since: float = 0.0
+    attempt: int = 0
+
+    def retry(
+        self, failed: CommandFailed, running: Running, blockers: tuple[Blocker, ...]
+    ) -> Event | None:
+        """Return what is waited for before the next try, or None if there should be none."""
+        if self.filename != running.filename:
+            self.filename, self.since, self.attempt = running.filename, time.monotonic(), 0
+        self.attempt += 1
+        elapsed, said = time.monotonic() - self.since, failed.diagnostic
+        claimed = failed.command.role == "claim"
+        if claimed and any(blocker.application.startswith(PREFIX) for blocker in blockers):
+            # However long it takes: it is being executed, only not by this run.
+            return Waiting(f"another run, which executes {running.filename}", elapsed)
+        if said.sqlstate not in _LOCKED and not (claimed and said.sqlstate == _TAKEN):
+            return None
+        longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (self.attempt - 1))
+        pause = longest * random.uniform(0.5, 1.0)
+        if elapsed + pause > self.limit_s:
+            return None
+        return Retrying(
+            running.filename, said.sqlstate, said.message, self.attempt, pause, blockers
+        )
+
+    @staticmethod
+    def pause(waited_for: Event) -> None:
+        """Let that time pass."""
+        if isinstance(waited_for, Retrying):
+            time.sleep(waited_for.pause_s)
+        else:
+            nap()
