@@ -206,7 +206,8 @@ def is_local(conn: Connection) -> bool:
     row = conn.execute("SELECT pg_backend_pid()").fetchone()
     if row != (conn.info.backend_pid,):
         return False
-    return conn.info.host[:1] in ("/", "@") or ip_address(conn.info.hostaddr).is_loopback
+    address = conn.info.hostaddr  # empty for a socket
+    return ip_address(address).is_loopback if address else conn.info.host[:1] in ("/", "@")
 
 
 def describe(conn: Connection, *, writing: bool = True) -> Server:

@@ -1,20 +1,30 @@
-"""The ledger shown, checked and put right: status, plan, verify, baseline, repair."""
+"""The ledger shown, checked and put right; the database awaited, created, dropped."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol, TypeAlias, TypeVar
 
 import psycopg
+from psycopg import sql
 
 from . import connection, files, ledger, units
 from . import plan as plans
 from .config import Settings
 from .connection import Connection, Server, Target
-from .errors import CheckFailed, FilesError, LedgerError, MigrationsError, ScriptError
+from .errors import (
+    CheckFailed,
+    ConnectionFailed,
+    FilesError,
+    LedgerError,
+    MigrationsError,
+    ScriptError,
+    SettingsError,
+)
 from .events import Event, Note, Planned
 from .files import Migration
 from .ledger import Ledger
@@ -24,9 +34,10 @@ from .survey import survey
 from .watch import Guard, author, guard_name
 
 T = TypeVar("T")
-Cell = str | int | None
+Cell: TypeAlias = "str | int | datetime | None"
 Confirm = Callable[[str], None]  # raises, unless the answer is yes
 
+READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _STATUS = ("filename", "state", "executed_at", "duration_ms", "executed_by")
 _PLAN = ("filename", "runs", "statements")
 
@@ -36,7 +47,7 @@ class Screen(Protocol):
 
     def event(self, event: Event) -> None: ...
     def error(self, error: MigrationsError) -> None: ...
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None: ...
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +84,28 @@ def connected(
     with (
         connection.target(settings) as target,
         drive(target.connect("invoke db"), screen) as conn,
+        _explained(target, "Nothing was changed." if writing else "Nothing was read."),
     ):
-        try:
-            server = connection.describe(conn, writing=writing)
-            screen.event(server.connected)
-            yield target, conn, server
-        except psycopg.Error as error:
-            said = target.redacted(error.diag.message_primary or str(error))
-            state = "Nothing was changed." if writing else "Nothing was read."
-            raise LedgerError(f"{said} ({error.sqlstate})", state) from None
+        server = connection.describe(conn, writing=writing)
+        screen.event(server.connected)
+        yield target, conn, server
+
+
+@contextmanager
+def _explained(target: Target, state: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        said = target.redacted(error.diag.message_primary or str(error))
+        code = f" ({error.sqlstate})" if error.sqlstate else ""
+        raise LedgerError(f"{said}{code}", state) from None
 
 
 @contextmanager
 def reading(settings: Settings, screen: Screen) -> Iterator[Connection]:
     """Yield a connection in a transaction in which nothing can be written."""
     with connected(settings, screen, writing=False) as (_, conn, _server):
-        conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        conn.execute(READ_ONLY)
         yield conn
 
 
@@ -176,12 +193,14 @@ def _looked_at(
     runs, refused = "refused", None
     with Script.open(migration.path, migration.shown) as script:
         try:
-            kinds.update(s.kind for s in script.statements() if s.kind[:1] != "\\")
+            kinds.update(s.kind for s in script.statements() if s.kind[:1] not in ("", "\\"))
             script.check()
             units.check(script, progress)
             runs = "in a transaction" if script.directives.transaction else "no transaction"
         except ScriptError as error:
             refused = error
+    for frame in ("BEGIN", "COMMIT"):
+        kinds.pop(frame, None)
     shown = ", ".join(f"{kind} ×{n}" if n > 1 else kind for kind, n in kinds.items())
     return (migration.filename, runs, shown), refused
 
@@ -191,12 +210,12 @@ def verify(settings: Settings, screen: Screen) -> None:
     with reading(settings, screen) as conn:
         found = stand(conn, settings)
     wrong = [e for e in found.plan.entries if e.state in ("changed", "missing")]
-    unchecked = sum(row.checksum is None for row in found.executed.values())
+    unchecked = [r.filename for r in found.executed.values() if r.checksum is None]
     if unchecked:
-        screen.event(Note(f"recorded without a checksum, so not compared: {unchecked}"))
+        screen.event(Note(f"recorded without a checksum, so not compared: {len(unchecked)}"))
     if not wrong:
-        right = len(found.executed) - unchecked
-        screen.event(Note(f"as they were executed: {right} of {len(found.executed)} files"))
+        compared = set(found.plan.named("executed")) - set(unchecked)
+        screen.event(Note(f"as they were executed: {len(compared)}"))
         return
     screen.table(_STATUS[:2], [(e.filename, e.state) for e in wrong])
     which = [
@@ -224,14 +243,14 @@ def baseline(settings: Settings, screen: Screen, confirm: Confirm, to: str) -> N
             wanted = wanted[: wanted.index(files.find(wanted, to)) + 1]
         missing = [m for m in wanted if m.filename not in found.executed]
         if not missing:
-            screen.event(Note(f"nothing to record: {len(wanted)} files are in the ledger"))
+            screen.event(Note(f"nothing to record; in the ledger already: {len(wanted)}"))
             return
         screen.table(("filename", "change"), [(m.filename, "recorded, not run") for m in missing])
         confirm(f"Record {len(missing)} as executed in {server.connected}?")
         with _changing(target, conn, server, settings, found) as book:
             rows = [(m.filename, m.checksum) for m in missing]
             ledger.record(conn, book, rows, f"{author()} (db.baseline)")
-        screen.event(Note(f"recorded as executed: {len(missing)} files"))
+        screen.event(Note(f"recorded as executed: {len(missing)}"))
 
 
 def repair(settings: Settings, screen: Screen, confirm: Confirm, name: str, how: str) -> None:
@@ -265,7 +284,7 @@ def _change(found: Stand, chosen: Migration, how: str) -> str | Note:
     if how == "forget":
         return _forgetting(found, chosen)
     if not chosen.checksum:
-        raise FilesError(f"{name} is executed, but its file is missing.", *_advice(found.plan))
+        raise FilesError(f"There is no file {name}.", *_advice(found.plan))
     if how == "mark":
         already = Note("nothing to mark: it is executed already", filename=name)
         return already if row else "recorded as executed, not run"
@@ -310,3 +329,62 @@ def _locked(guard: Guard) -> bool:
         return guard.lock()
     except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):
         return True  # an engine without advisory locks
+
+
+def wait(settings: Settings, screen: Screen, timeout_s: float) -> None:
+    """Wait until the server accepts connections. Raise `ConnectionFailed` if it does not."""
+    with connection.target(settings) as target:
+        _await(replace(target, timeout_s=timeout_s), screen)
+        screen.event(Note(f"{target.place} accepts connections"))
+
+
+def _await(target: Target, screen: Screen) -> None:
+    if not drive(target.accepts(), screen):
+        raise ConnectionFailed(
+            f"{target.place} does not accept connections (waited {target.timeout_s:.0f} s).",
+            "Is the server started? To wait longer for it: invoke db.wait --timeout 300",
+        )
+
+
+def create(settings: Settings, screen: Screen) -> None:
+    """Create the database, if it is missing."""
+    with connection.target(settings) as target:
+        name = _database(target)
+        _await(target, screen)
+        if target.create_database():
+            screen.event(Note(f"created the database {name} on {target.place}"))
+            return
+        drive(target.connect("invoke db"), screen).close()
+        screen.event(Note(f"the database {name} on {target.place} exists already"))
+
+
+def drop(settings: Settings, screen: Screen, confirm: Confirm, really: str) -> None:
+    """Drop the database. `really`: its name again, which a server elsewhere needs."""
+    with connection.target(settings) as target:
+        name = _database(target)
+        if really not in ("", name):
+            raise SettingsError(f"--yes-really-drop {really}: the database is named {name}.")
+        with (
+            drive(target.maintenance.connect("invoke db"), screen) as conn,
+            _explained(target, "Nothing was dropped."),
+        ):
+            if not (really or connection.is_local(conn)):
+                raise SettingsError(
+                    f"{target.place} is not a server of this machine: {name} was not dropped.",
+                    f"If it really has to go: --yes-really-drop {name}",
+                )
+            if not really:
+                confirm(f"Drop the database {name} on {target.place}, with all that is in it?")
+            force = " WITH (FORCE)" if conn.info.server_version >= 130000 else ""
+            quoted = sql.Identifier(name).as_string(None)
+            conn.execute(f"DROP DATABASE IF EXISTS {quoted}{force}".encode())
+            screen.event(Note(f"dropped the database {name} on {target.place}"))
+
+
+def _database(target: Target) -> str:
+    name = target.parameters.get("dbname", "")
+    if not name:
+        raise SettingsError(
+            "DATABASE_URL names no database.", "Put its name behind the host: /name"
+        )
+    return name

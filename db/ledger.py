@@ -15,7 +15,7 @@ from psycopg import sql
 
 from .connection import Connection
 from .errors import LedgerError
-from .plan import Executed, Progress
+from .plan import SCHEMA, Executed, Progress
 
 # What the Node code reads and writes, byte for byte, and what is ours and may be null.
 _THEIRS = ("id", "filename", "executed_at")
@@ -63,7 +63,7 @@ ON CONFLICT (filename) DO NOTHING"""
 _FORGET = "DELETE FROM {table} WHERE filename = %s"
 _FORGET_UNITS = "DELETE FROM {unfinished} WHERE filename = %s"
 _ACCEPT = "UPDATE {table} SET checksum = %s WHERE filename = %s"
-_DUMPED = "INSERT INTO {table} (filename, checksum) VALUES\n    "
+_DUMPED = "INSERT INTO {table} (filename, checksum, executed_by) VALUES\n    "
 _SEQUENCE = "SELECT pg_get_serial_sequence(%s, 'id')"
 _OTHER_TABLES = """
 SELECT EXISTS (
@@ -230,11 +230,13 @@ def relations(conn: Connection, ledger: Ledger) -> list[str]:
 
 def dumped(ledger: Ledger, executed: Iterable[Executed]) -> str:
     """Return SQL that makes the ledger, if it is missing, and records these files in it."""
-    made = ledger.compose(_CREATE).decode().strip() + ";\n"
-    pairs = [sql.SQL("({}, {})").format(row.filename, row.checksum) for row in executed]
-    if not pairs:
+    # A run makes a file's objects as MIGRATIONS_ROLE, which need not have rights on the ledger.
+    made = f"RESET ROLE;\n\n{ledger.compose(_CREATE).decode().strip()};\n"
+    values = [(row.filename, row.checksum, SCHEMA) for row in executed]
+    if not values:
         return made
-    rows = sql.SQL(",\n    ").join(pairs).as_string(None)
+    listed = sql.SQL(",\n    ").join(sql.SQL("({}, {}, {})").format(*row) for row in values)
+    rows = listed.as_string(None)
     return f"{made}\n{ledger.compose(_DUMPED).decode()}{rows}\nON CONFLICT (filename) DO NOTHING;\n"
 
 

@@ -42,9 +42,9 @@ def companions(
     Raise `FilesError` if one is missing or cannot run in the transaction that removes its row.
     """
     names = [name for name in executed if name != SCHEMA]
-    shown = settings.shown(settings.folder)
+    folder = settings.shown(settings.folder)
     if to:
-        rows = [Migration(n, settings.folder / n, f"{shown}/{n}", "") for n in names]
+        rows = [Migration(n, settings.folder / n, f"{folder}/{n}", "") for n in names]
         wanted = names[names.index(files.find(rows, to).filename) + 1 :]
     else:
         wanted = names[-steps:]
@@ -52,11 +52,16 @@ def companions(
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise FilesError(
-            f"Missing in {shown}: {', '.join(missing)}. Nothing was rolled back.",
-            f"Write {shown}/{missing[0]}: the SQL that undoes {undone(missing[0])};",
+            f"Missing in {folder}: {', '.join(missing)}. Nothing was rolled back.",
+            f"Write {folder}/{missing[0]}: the SQL that undoes {undone(missing[0])};",
             "or write a new migration that changes what is to be changed.",
         )
-    return tuple(files.load(path, f"{shown}/{path.name}") for path in paths)
+    return tuple(files.load(path, f"{folder}/{path.name}") for path in paths)
+
+
+def shown(downs: Sequence[Migration]) -> list[tuple[str, str]]:
+    """Return what is undone, and by what."""
+    return [(undone(down.filename), down.shown) for down in downs]
 
 
 class Rollback(Run):
@@ -105,5 +110,5 @@ class Rollback(Run):
         self._unconfirmed.clear()
 
     def _standing(self, todo: Sequence[Migration]) -> str:
-        done = len(self.executed)
-        return f"{undone(todo[0].filename)} is still executed, {done} undone before it."
+        done = ", ".join(map(undone, self.executed))
+        return f"{undone(todo[0].filename)} is still executed. Undone: {done or 'nothing'}."

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from invoke.context import Context
 from invoke.exceptions import Exit
@@ -12,7 +15,11 @@ from invoke.tasks import task
 
 from . import report as screen
 from .errors import Interrupted, MigrationsError, SettingsError
+from .events import Connected, Note
 from .plan import Goal
+
+if TYPE_CHECKING:
+    from .runner import Run
 
 _JSON = {"json": "print one JSON object a line, as docs/events.md describes"}
 
@@ -58,17 +65,26 @@ def _run(report: screen.Report, goal: Goal) -> None:
 
     settings = config.read()
     with connection.target(settings) as target:
-        events = Run(target, settings, goal).events()
-        try:
-            for event in events:
+        _show(report, Run(target, settings, goal))
+
+
+def _show(report: screen.Report, run: Run, *, named: bool = False) -> None:
+    """Show a run; its target only if it was not `named` before."""
+    events = run.events()
+    try:
+        for event in events:
+            if not (named and isinstance(event, Connected)):
                 report.event(event)
-        except KeyboardInterrupt as stop:
-            events.throw(stop)  # it says what stands
+    except KeyboardInterrupt as stop:
+        events.throw(stop)  # it says what stands
 
 
 @task(help=_JSON)
 def migrate(c: Context, json: bool = False) -> None:
-    """Set the database up: the base schema if it is empty, then every pending migration."""
+    """Set up the database: base schema, then every pending migration.
+
+    A missing database is created, and db/schema.sql is loaded if it is empty.
+    """
     with _reporting(c, json) as report:
         _run(report, Goal("db.migrate", schema=True))
 
@@ -87,3 +103,286 @@ def migrate_single(c: Context, name: str, json: bool = False) -> None:
         if name.startswith("-"):
             raise SettingsError(f"{name} is no file name.", "invoke db.migrate-single --name FILE")
         _run(report, Goal(f"db.migrate-single --name {name}", only=name))
+
+
+_YES = {"yes": "do not ask"}
+_CHECK = {"check": "exit with 3 unless everything is executed"}
+
+
+def _asking(yes: bool, json: bool) -> Callable[[str], None]:
+    """Return what asks a person before something is changed."""
+
+    def confirm(question: str) -> None:
+        if yes:
+            return
+        if json or not sys.stdin.isatty():
+            raise SettingsError(f"{question} Nobody is here to answer.", "To say yes: --yes")
+        sys.stdout.write(f"{question} [y/N] ")
+        sys.stdout.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise MigrationsError("Nothing was changed.")
+
+    return confirm
+
+
+def _given(option: str, value: str) -> str:
+    """Return the value, unless it is the next option: invoke would take that for it."""
+    if value.startswith("-"):
+        raise SettingsError(f"{option} needs a name, and {value} is an option.")
+    return value
+
+
+@task(help={**_CHECK, **_JSON})
+def status(c: Context, check: bool = False, json: bool = False) -> None:
+    """Show which files are executed and which are not.
+
+    executed: done, whole. pending: db.migrate-run runs it. out of order: pending, though a later
+    file is executed. unfinished: a no-transaction file that is done in part. changed: edited since
+    it was executed. missing: executed, and no longer in the folder. Changes nothing.
+    """
+    with _reporting(c, json) as report:
+        from . import config, everyday
+
+        everyday.status(config.read(), report, check=check)
+
+
+@task(help=_JSON)
+def plan(c: Context, json: bool = False) -> None:
+    """Show what db.migrate would do. Changes nothing.
+
+    Files in order, what they consist of, and which do not run in a transaction. What would be
+    refused is shown as db.migrate would show it, with exit code 2.
+    """
+    with _reporting(c, json) as report:
+        from . import config, everyday
+
+        everyday.plan(config.read(), report)
+
+
+@task(
+    help={
+        "description": 'what it does, in words: "add index to campaigns"',
+        "no-transaction": "for CREATE INDEX CONCURRENTLY and the like",
+    }
+)
+def new(c: Context, description: str, no_transaction: bool = False) -> None:
+    """Write a new migration file, and print its path.
+
+    It gets the next number and the header. No database is needed.
+    """
+    with _reporting(c, json=False):
+        from . import config
+        from . import new as drafts
+
+        settings = config.offline()
+        shown = settings.shown(settings.folder)
+        given = _given("The description", description)
+        path = drafts.write(settings.folder, shown, given, transaction=not no_transaction)
+        sys.stdout.write(f"{path}\n")  # nothing else, for $(invoke db.new …)
+
+
+@task(help=_JSON)
+def verify(c: Context, json: bool = False) -> None:
+    """Check that executed files have not changed since.
+
+    Exit code 3 if one has changed or is missing.
+    """
+    with _reporting(c, json) as report:
+        from . import config, everyday
+
+        everyday.verify(config.read(), report)
+
+
+@task(help={"to": "the last file that the database already has; otherwise all", **_YES, **_JSON})
+def baseline(c: Context, to: str = "", yes: bool = False, json: bool = False) -> None:
+    """Record files as executed without running them.
+
+    For a database that already has them: db/schema.sql, and every migration up to --to. Files that
+    are recorded already stay as they are.
+    """
+    with _reporting(c, json) as report:
+        from . import config, everyday
+
+        everyday.baseline(config.read(), report, _asking(yes, json), _given("--to", to))
+
+
+@task(
+    help={
+        "name": "the file",
+        "accept": "it was edited since, and that is right: record its checksum",
+        "forget": "remove its row, and what is finished of it, so that it runs again",
+        "mark": "record it as executed without running it",
+        **_YES,
+        **_JSON,
+    }
+)
+def repair(  # noqa: PLR0917  # its arguments are the command's options
+    c: Context,
+    name: str,
+    accept: bool = False,
+    forget: bool = False,
+    mark: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Put right what the ledger says about one file.
+
+    One of --accept, --forget and --mark says how.
+    """
+    with _reporting(c, json) as report:
+        from . import config, everyday
+
+        ways = {"accept": accept, "forget": forget, "mark": mark}
+        chosen = [way for way, given in ways.items() if given]
+        if len(chosen) != 1:
+            raise SettingsError("Say which one: --accept, --forget or --mark.")
+        file = _given("--name", name)
+        everyday.repair(config.read(), report, _asking(yes, json), file, chosen[0])
+
+
+@task(
+    help={
+        "steps": "how many files, the latest first; 1 unless given",
+        "to": "undo all that was executed after this file",
+        **_YES,
+        **_JSON,
+    }
+)
+def rollback(
+    c: Context, steps: int = 1, to: str = "", yes: bool = False, json: bool = False
+) -> None:
+    """Undo the latest files by their .down.sql companions.
+
+    002_add_index.sql is undone by 002_add_index.down.sql, in the transaction that removes its row;
+    it is pending again then. If a companion is missing, nothing runs.
+    """
+    with _reporting(c, json) as report:
+        from . import config, connection, everyday
+        from . import rollback as backwards
+
+        if steps < 1 or (to and steps > 1):
+            raise SettingsError("Say how far: --steps with 1 or more, or --to with a file.")
+        settings = config.read()
+        with connection.target(settings) as target:  # one for both, should it be embedded
+            with everyday.reading(settings, report) as conn:
+                executed = everyday.stand(conn, settings).executed
+            downs = backwards.companions(executed, settings, steps, _given("--to", to))
+            if not downs:
+                report.event(Note("nothing to roll back"))
+                return
+            report.table(("filename", "undone_by"), backwards.shown(downs))
+            last = backwards.undone(downs[-1].filename)
+            _asking(yes, json)(f"Undo {f'these {len(downs)} files' if downs[1:] else last}?")
+            _show(report, backwards.Rollback(target, settings, downs), named=True)
+
+
+@task(help={"file": "where to; MIGRATIONS_SCHEMA (db/schema.sql) unless given", **_JSON})
+def dump(c: Context, file: str = "", json: bool = False) -> None:
+    """Write the database's schema to db/schema.sql.
+
+    It is what pg_dump says, made the same for the same schema, and ends with the names of the
+    executed migrations: db.migrate sets up a new database from it with nothing left to run.
+    """
+    with _reporting(c, json) as report:
+        from . import config
+        from . import dump as programs
+
+        settings = config.read()
+        path = Path(_given("--file", file)) if file else settings.schema
+        programs.dump(settings, report, path)
+
+
+@task(
+    iterable=["file"],
+    help={"file": "a file to look at instead of all pending ones; may be repeated", **_JSON},
+)
+def lint(c: Context, file: list[str], json: bool = False) -> None:
+    """Look for dangerous statements in pending files (squawk).
+
+    Exit code 1 if there are some. Without a database, all files are looked at. .squawk.toml says
+    which rules hold.
+    """
+    with _reporting(c, json) as report:
+        from . import config, everyday, files
+        from . import new as drafts
+
+        settings = config.read(required=False)
+        migrations = files.discover(settings.folder, settings.shown(settings.folder))
+        if file:
+            migrations = tuple(drafts.chosen(migrations, _given("--file", f)) for f in file)
+        elif settings.parameters:
+            with everyday.reading(settings, report) as conn:
+                migrations = everyday.stand(conn, settings).plan.pending
+        found = list(drafts.lint(migrations, settings.root)) if migrations else []
+        for error in found:
+            report.error(error)
+        if found:
+            raise MigrationsError(f"Found by squawk: {len(found)}. Rules: .squawk.toml")
+        report.event(Note(f"nothing found; files looked at: {len(migrations)}"))
+
+
+@task(help={"timeout": "seconds; 30 unless given", **_JSON})
+def wait(c: Context, timeout: int = 30, json: bool = False) -> None:
+    """Wait until the server accepts connections.
+
+    Exit code 2 if it does not in time. The database need not exist.
+    """
+    with _reporting(c, json) as report:
+        from . import config, everyday
+
+        everyday.wait(config.read(), report, timeout)
+
+
+@task(help=_JSON)
+def create(c: Context, json: bool = False) -> None:
+    """Create the database.
+
+    If it exists, nothing happens. db.migrate creates it as well.
+    """
+    with _reporting(c, json) as report:
+        from . import config, everyday
+
+        everyday.create(config.read(), report)
+
+
+_DROP = {"yes-really-drop": "the database's name, where the server is on another machine"}
+
+
+@task(help={**_YES, **_DROP, **_JSON})
+def drop(c: Context, yes: bool = False, yes_really_drop: str = "", json: bool = False) -> None:
+    """Drop the database (for development).
+
+    Open connections are closed. A server on another machine needs --yes-really-drop NAME.
+    """
+    with _reporting(c, json) as report:
+        from . import config, everyday
+
+        really = _given("--yes-really-drop", yes_really_drop)
+        everyday.drop(config.read(), report, _asking(yes, json), really)
+
+
+@task(help={**_YES, **_DROP, **_JSON})
+def reset(c: Context, yes: bool = False, yes_really_drop: str = "", json: bool = False) -> None:
+    """Drop the database and set it up again (for development).
+
+    It is created and migrated as by db.migrate. A server on another machine needs
+    --yes-really-drop NAME.
+    """
+    with _reporting(c, json) as report:
+        from . import config, connection, everyday
+
+        settings, really = config.read(), _given("--yes-really-drop", yes_really_drop)
+        with connection.target(settings):  # one for both, should it be embedded
+            everyday.drop(settings, report, _asking(yes, json), really)
+            _run(report, Goal("db.migrate", schema=True))
+
+
+@task
+def console(c: Context) -> None:
+    """Open psql on the database."""
+    with _reporting(c, json=False):
+        from . import config
+        from . import dump as programs
+
+        code = programs.console(config.read())
+    raise Exit(code=code)

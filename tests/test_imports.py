@@ -14,16 +14,16 @@ PACKAGE = Path(__file__).resolve().parents[1] / "db"
 # From the ground up; a room imports only from the bands below its own, or beside it to the left.
 BANDS = [
     ["errors", "events"],
-    ["script", "files", "plan"],
+    ["checksum", "script", "files", "plan", "new"],
     ["config", "embedded", "connection", "ledger", "watch", "pipeline"],
-    ["survey", "session", "failure", "units"],
+    ["survey", "session", "failure", "units", "waiting"],
     ["runner"],
-    ["api"],
+    ["api", "everyday", "rollback", "dump"],
     ["tasks"],
 ]
 ORDER = [room for band in BANDS for room in band]
 ONLY_GROUND = {"report"}
-PURE = {"script", "files", "plan"}
+PURE = {"checksum", "script", "files", "plan", "new"}
 
 
 def imported(room: str) -> tuple[set[str], set[str]]:

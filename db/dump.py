@@ -1,0 +1,141 @@
+"""PostgreSQL's own programs on the target: the schema by pg_dump, a console by psql."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+
+from . import connection, files, ledger
+from .config import Settings
+from .connection import Target
+from .errors import MigrationsError, SettingsError
+from .events import Note
+from .everyday import READ_ONLY, Screen, connected
+from .script import Script
+
+_HEADER = b"-- The schema, written by: invoke db.dump\n-- A new database gets it: invoke db.migrate"
+# Timeouts that the runner sets, or that older servers lack; and what needs an owner's rights.
+_DROPPED = re.compile(rb"(?i)\\|SET \w+_timeout\b|COMMENT ON EXTENSION\b")
+_NAMED = re.compile(rb"^-- Name: .*", re.MULTILINE)
+_LOCK_WAIT = "--lock-wait-timeout=30s"
+
+
+def program(name: str, at_least: int = 0) -> str:
+    """Return the newest program of that name: on the PATH, or the wheel's.
+
+    Raise `SettingsError` if there is none, or it is older than the server's major version.
+    """
+    folders = os.get_exec_path()
+    with suppress(SettingsError):
+        from . import embedded
+
+        folders.append(str(embedded.wheel()))
+    versions: dict[str, tuple[int, ...]] = {}
+    for path in filter(None, (shutil.which(name, path=folder) for folder in folders)):
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+        numbers = re.search(r"\) (\d+)(?:\.(\d+))?", said.stdout)
+        if numbers:
+            versions[path] = tuple(int(n or 0) for n in numbers.groups())
+    newest = max(versions, key=lambda path: versions[path], default="")
+    if not newest:
+        advice = "Install PostgreSQL's client programs, or: pip install '.[embedded]'"
+        raise SettingsError(f"There is no {name} on the PATH.", advice)
+    if versions[newest][0] < at_least:
+        raise SettingsError(
+            f"The newest {name} here is {versions[newest][0]}, and the server is {at_least}.",
+            f"Install the client programs of PostgreSQL {at_least} (postgresql-client-{at_least}).",
+        )
+    return newest
+
+
+def _reached(target: Target) -> tuple[list[str], dict[str, str]]:
+    """Return the arguments and the environment that lead there: arguments hold no secret."""
+    options = {o.keyword.decode(): o for o in pq.Conninfo.get_defaults()}
+    secret = {k: v for k, v in target.parameters.items() if options[k].dispchar == b"*"}
+    envvars = {k: options[k].envvar for k in secret}
+    env = {envvar.decode(): secret[k] for k, envvar in envvars.items() if envvar}
+    shown: dict[str, str] = {k: v for k, v in target.parameters.items() if k not in secret}
+    return ["--dbname", make_conninfo("", **shown)], {**os.environ, **env}
+
+
+def dump(settings: Settings, screen: Screen, path: Path) -> None:
+    """Write the schema, and what is executed, to a file that db.migrate can load."""
+    with connected(settings, screen, writing=False) as (target, conn, _):
+        conn.execute(READ_ONLY)
+        book = ledger.find(conn, settings.ledger)
+        executed = ledger.read(conn, book)
+        row = conn.execute("SELECT pg_export_snapshot()").fetchone()
+        assert row is not None
+        arguments, env = _reached(target)
+        command = [program("pg_dump", conn.info.server_version // 10000), *arguments]
+        command += ["--schema-only", "--no-owner", "--no-privileges", "--encoding=UTF8"]
+        command += [_LOCK_WAIT, f"--snapshot={row[0]}"]
+        command += [f"--exclude-table={name}" for name in ledger.relations(conn, book)]
+        done = subprocess.run(command, env=env, capture_output=True, check=False)
+    if done.returncode:
+        said = target.redacted(done.stderr.decode(errors="replace"))
+        raise MigrationsError(f"pg_dump failed: {said}", "Nothing was written.")
+    numbered = sorted(name for name in executed if files.is_named(name))
+    recorded = ledger.dumped(book, [executed[n] for n in numbered]) if book.exists else ""
+    parts = [_HEADER, *_normalised(done.stdout), recorded.encode().rstrip()]
+    changed = _replace(path.resolve(), b"\n\n".join(filter(None, parts)) + b"\n")
+    wrote = "written" if changed else "is as it was"
+    names = f"executed migrations in it: {len(numbered)}"
+    screen.event(Note(f"{wrote}; {names}", filename=settings.shown(path.absolute())))
+
+
+def _normalised(text: bytes) -> list[bytes]:
+    """Return the statements, each with its comment, without what differs from dump to dump."""
+    script, kept, at = Script.parse(text, "the dump"), [], 0
+    for found in script.statements():
+        sql, gap = script.sql(found), text[at : found.start]
+        at = found.end if sql[:1] == b"\\" else text.index(b";", found.end) + 1
+        if _DROPPED.match(sql):
+            continue
+        sql = re.sub(rb"^CREATE SCHEMA (?!IF\b)", b"CREATE SCHEMA IF NOT EXISTS ", sql)
+        names = _NAMED.findall(gap)
+        kept.append(b"".join(b"--\n%b\n--\n\n" % name for name in names[-1:]) + sql + b";")
+    return kept
+
+
+def _replace(path: Path, text: bytes) -> bool:
+    """Put the text in place of the file, whole or not at all; return whether it is another one."""
+    try:
+        before = path.read_bytes() if path.exists() else None
+        if before == text:
+            return False
+        mode = path.stat().st_mode & 0o777 if before is not None else 0o644
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            new = Path(file.name)
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+                new.chmod(mode)
+                new.replace(path)
+            except BaseException:
+                new.unlink()
+                raise
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror}.") from None
+    return True
+
+
+def console(settings: Settings) -> int:
+    """Run psql on the target, and return its exit code. An embedded server runs meanwhile."""
+    with connection.target(settings) as target:
+        arguments, env = _reached(target)
+        before = signal.signal(signal.SIGINT, lambda *_: None)  # it is for psql
+        try:
+            return subprocess.run([program("psql"), *arguments], env=env, check=False).returncode
+        finally:
+            signal.signal(signal.SIGINT, before)
