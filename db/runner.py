@@ -373,8 +373,10 @@ class Run:
         said = self._target.redacted(error.diag.message_primary or str(error))
         advice = ["Nothing more was executed."]
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
-            grant = f'GRANT USAGE, CREATE ON SCHEMA "{self._ledger.schema}"'
-            advice.append(f'It needs: {grant} TO "{self._session.server.connected.user}";')
+            user, table = self._session.server.connected.user, self._settings.ledger
+            use, make = "SELECT, INSERT, UPDATE, DELETE", "USAGE, CREATE ON SCHEMA public"
+            advice.append(f'To use it:  GRANT {use} ON {table} TO "{user}";')
+            advice.append(f'To make it: GRANT {make} TO "{user}";')
         return LedgerError(f"The ledger cannot be used: {said} ({error.sqlstate})", *advice)
 
     def _interrupted(self, signal_number: int) -> Interrupted:

@@ -36,7 +36,7 @@ _MARKER = re.compile(_MARK)
 _OURS = re.compile(rb"(?i)--+!?[ \t]*migrate[ \t]*:(?!\s*(?:up|down)\b)")
 _FOREIGN = (
     (re.compile(rb"(?i)down\b|create above"), "Move what undoes the file to a file of its own, "
-     "named .down.sql (never executed), and delete this line."),
+     "named .down.sql (db.rollback runs it), and delete this line."),
     (re.compile(rb"(?i)no[- ]?(?:transaction|txn)|disable-tx|:\s*false|txmode"),
      "Write this instead, on a line at the top: -- migrate: no-transaction"),
     (re.compile(b""), "Delete this line: a file is executed whole, statement by statement."),

@@ -29,6 +29,7 @@ from .watch import author
 Settle = Callable[[Iterable["Arrival | None"]], Iterator[Event]]
 
 _POLL_S = 0.5
+_LOOKS = 5
 
 # The ledger row is written and taken back: that waits for, and then fails on, a run that has
 # recorded the file (and removed its progress rows) in the meantime.
@@ -141,6 +142,9 @@ class _Work:
                 "Connect to the server directly for this file.",
             )
         yield from self._query(b"DISCARD ALL")
+        if server.pooled:
+            # By this name other runs see that it is alive; the pooler carries it along.
+            yield from self._query(f"SET application_name = '{self.session.name}'".encode())
         if server.lock_timeout not in (None, "0"):
             yield from self._query(b"SET lock_timeout = 0")
         if "client_connection_check_interval" in server.settings:
@@ -172,12 +176,10 @@ class _Work:
     def outside(self, number: int, unit: Unit, row: Progress | None) -> Iterator[Event]:
         """Execute a unit that cannot be in a transaction: announced first, then reconciled."""
         conn, key = self.session.conn, (self.running.filename, number)
-        while row is not None and watch.alive(conn, row.run_by):
-            yield Waiting(f"another run, which executes {self.running.filename}", 0.0)
-            time.sleep(_POLL_S * random.uniform(1, 2))
-            row = next((r for r in self.progress() if r.unit == number), None)
-            if row is not None and row.finished:
-                return
+        yield from self._wait_for(row)
+        row = self._row(number)
+        if row is not None and row.finished:
+            return
         done = row is not None and self._took_effect(unit, row)
         if row is None:
             yield from self._transaction(
@@ -200,6 +202,21 @@ class _Work:
                 conn.execute(self.ledger.compose(_FORGET), key)  # it failed, so it is not in doubt
                 raise
         conn.execute(self.ledger.compose(_FINISH), key)
+
+    def _wait_for(self, row: Progress | None) -> Iterator[Event]:
+        """Wait until the run that announced a unit has finished it, or is gone.
+
+        Behind a pooler a session is seen only while it does something, so one look is not enough.
+        """
+        missed, looks = 0, _LOOKS if self.session.server.pooled else 1
+        while row is not None and not row.finished:
+            missed = 0 if watch.alive(self.session.conn, row.run_by) else missed + 1
+            if missed >= looks:
+                return
+            if not missed:
+                yield Waiting(f"another run, which executes {self.running.filename}", 0.0)
+            time.sleep(_POLL_S * random.uniform(0.5, 1))
+            row = self._row(row.unit)
 
     def gate(self, unit: Unit) -> None:
         """Raise `LedgerError` if an index that the unit builds is INVALID."""
@@ -255,9 +272,6 @@ class _Work:
             if not valid:
                 yield Note(f"dropping the INVALID index {index}", filename=self.running.filename)
                 yield from self._query(f"DROP INDEX CONCURRENTLY IF EXISTS {index}".encode())
-        if session.server.pooled:
-            # By this name other runs see that it is alive; the pooler carries it along.
-            yield from self._query(f"SET application_name = '{session.name}'".encode())
         role = session.settings.role
         if role:
             yield from self._query(b"SET ROLE " + sql.Identifier(role).as_bytes(None))

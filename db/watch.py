@@ -34,7 +34,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND a.datname = c
   AND l.classid = %s::bigint::oid AND l.objid = %s::bigint::oid"""
 _BLOCKERS = """
 SELECT DISTINCT b.pid, coalesce(b.usename, ''), coalesce(b.application_name, ''),
-       coalesce(b.state, b.backend_type),
+       coalesce(b.state, b.backend_type, 'hidden (pg_read_all_stats shows it)'),
        coalesce(extract(epoch FROM clock_timestamp() - coalesce(b.xact_start, b.query_start)), 0),
        coalesce(b.query, '')
 FROM pg_stat_activity w CROSS JOIN unnest(pg_blocking_pids(w.pid)) AS blocking(pid)
@@ -132,9 +132,7 @@ class Guard:
         """Return the phase and the percentage of what that session does, where the server knows."""
         if self._progress is None:
             names = [f"pg_stat_progress_{view}" for view in _VIEWS]
-            known = (
-                "SELECT n, to_regclass(n) IS NOT NULL FROM unnest(%s::text[]) n"
-            )
+            known = "SELECT n, to_regclass(n) IS NOT NULL FROM unnest(%s::text[]) n"
             there = dict(self._rows(known, [names]))
             self._progress = " UNION ALL ".join(
                 f"SELECT pid, {phase} AS phase, {done} AS done, {total} AS total "
