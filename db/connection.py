@@ -110,7 +110,7 @@ class Target:
             except psycopg.OperationalError as error:
                 waited = time.monotonic() - started
                 if waited >= self.timeout_s or not self._may_come(str(error)):
-                    raise self._failed(error, waited) from None
+                    raise self.failed(error, waited) from None
             if not said:
                 yield Waiting(f"the server of {self.shown}", waited)
                 said = True
@@ -146,7 +146,8 @@ class Target:
             return True
         return self._ping() in (pq.Ping.NO_RESPONSE, pq.Ping.REJECT)
 
-    def _failed(self, error: psycopg.Error, waited: float) -> ConnectionFailed:
+    def failed(self, error: psycopg.Error, waited: float = 0.0) -> ConnectionFailed:
+        """Return the error of a connection that could not be made."""
         said = self.redacted(str(error).removeprefix("connection failed: "))
         for_long = f" (waited {waited:.0f} s)" if waited >= 1 else ""
         advice = ["Nothing was executed. Check DATABASE_URL or the PG* variables in .env."]

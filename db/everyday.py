@@ -318,7 +318,7 @@ def _changing(
         with conn.transaction():
             if "lock_timeout" in server.settings:
                 conn.execute("SET LOCAL lock_timeout = '5s'")
-            book = ledger.prepare(conn, found.ledger, unfinished=False)
+            book = ledger.prepare(conn, found.ledger, None, unfinished=False)
             yield book
     finally:
         guard.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import cast
 
 from psycopg import sql
@@ -97,9 +98,7 @@ class Ledger:
 
     def compose(self, text: str) -> bytes:
         """Return SQL with {table} and {unfinished} replaced by their quoted names."""
-        table = sql.Identifier(self.schema, self.table)
-        unfinished = sql.Identifier(self.schema, f"{self.table}_unfinished")
-        return sql.SQL(text).format(table=table, unfinished=unfinished).as_bytes(None)
+        return _composed(self.schema, self.table, text)
 
 
 def find(conn: Connection, name: str) -> Ledger:
@@ -132,19 +131,26 @@ def find(conn: Connection, name: str) -> Ledger:
     return Ledger(str(found_in), table, True, names, bool(has_unfinished), bool(unique))
 
 
-def read(conn: Connection, ledger: Ledger) -> dict[str, Executed]:
-    """Return the rows of the ledger, oldest first. Reads only: a missing table has no rows."""
+def read(
+    conn: Connection, ledger: Ledger, lock_timeout_ms: int | None = None
+) -> dict[str, Executed]:
+    """Return the rows of the ledger, oldest first. Reads only: a missing table has no rows.
+
+    Raise `psycopg.errors.LockNotAvailable` if it is locked for longer than that.
+    """
     if not ledger.exists:
         return {}
     optional = (c if c in ledger.columns else f"NULL AS {c}" for c in _OURS)
     query = f"SELECT filename, executed_at, {', '.join(optional)} FROM {{table}} ORDER BY id"
-    rows = _query(conn, ledger, query)
+    rows = _query(conn, ledger, query, lock_timeout_ms)
     return {
         str(row[0]): Executed(*cast("tuple[str, datetime, str, int, str]", row)) for row in rows
     }
 
 
-def read_progress(conn: Connection, ledger: Ledger) -> dict[str, list[Progress]]:
+def read_progress(
+    conn: Connection, ledger: Ledger, lock_timeout_ms: int | None = None
+) -> dict[str, list[Progress]]:
     """Return the units of unfinished files, in order. Reads only."""
     if not ledger.has_unfinished:
         return {}
@@ -154,6 +160,7 @@ def read_progress(conn: Connection, ledger: Ledger) -> dict[str, list[Progress]]
         ledger,
         "SELECT filename, unit, checksum, finished_at IS NOT NULL, run_by "
         "FROM {unfinished} ORDER BY filename, unit",
+        lock_timeout_ms,
     ):
         unit = Progress(*cast("tuple[str, int, str, bool, str]", row))
         progress.setdefault(unit.filename, []).append(unit)
@@ -170,20 +177,25 @@ def is_empty(conn: Connection, ledger: Ledger) -> bool:
     return row is not None and not row[0]
 
 
-def prepare(conn: Connection, ledger: Ledger, *, unfinished: bool) -> Ledger:
+def prepare(
+    conn: Connection, ledger: Ledger, lock_timeout_ms: int | None, *, unfinished: bool
+) -> Ledger:
     """Create the ledger, or give the Node code's table our columns; return it as it is now.
 
-    `unfinished`: also the table for no-transaction files. Raise psycopg's errors: to wait for a
-    lock, or for another run that creates it at the same time, is the caller's part.
+    `unfinished`: also the table for no-transaction files. All of it is one transaction, and one
+    round trip. Raise psycopg's errors: to wait for a lock, or for another run that creates it at
+    the same time, is the caller's part.
     """
+    wanted = [] if lock_timeout_ms is None else [f"SET LOCAL lock_timeout = {lock_timeout_ms}"]
     if not ledger.exists:
-        conn.execute(ledger.compose(_CREATE))
+        wanted.append(_CREATE)
     elif not ledger.complete:
         add = ", ".join(f"ADD COLUMN IF NOT EXISTS {c} {t}" for c, t in _OURS.items())
         unique = "" if ledger.is_unique else ", ADD UNIQUE (filename)"
-        conn.execute(ledger.compose(f"ALTER TABLE {{table}} {add}{unique}"))
+        wanted.append(f"ALTER TABLE {{table}} {add}{unique}")
     if unfinished and not ledger.has_unfinished:
-        conn.execute(ledger.compose(_CREATE_UNFINISHED))
+        wanted.append(_CREATE_UNFINISHED)
+    conn.execute(ledger.compose(";".join(wanted)))  # several statements: one implicit transaction
     return Ledger(
         ledger.schema,
         ledger.table,
@@ -240,5 +252,18 @@ def dumped(ledger: Ledger, executed: Iterable[Executed]) -> str:
     return f"{made}\n{ledger.compose(_DUMPED).decode()}{rows}\nON CONFLICT (filename) DO NOTHING;\n"
 
 
-def _query(conn: Connection, ledger: Ledger, text: str) -> list[tuple[object, ...]]:
-    return conn.execute(ledger.compose(text)).fetchall()
+def _query(
+    conn: Connection, ledger: Ledger, text: str, lock_timeout_ms: int | None
+) -> list[tuple[object, ...]]:
+    limit = f"SET LOCAL lock_timeout = {lock_timeout_ms};" if lock_timeout_ms else ""
+    cursor = conn.execute(ledger.compose(limit + text))  # both in one implicit transaction
+    while cursor.nextset():
+        pass
+    return cursor.fetchall()
+
+
+@cache  # the same few, for each file
+def _composed(schema: str, table: str, text: str) -> bytes:
+    names = {"table": table, "unfinished": f"{table}_unfinished"}
+    quoted = {key: sql.Identifier(schema, name) for key, name in names.items()}
+    return sql.SQL(text).format(**quoted).as_bytes(None)

@@ -45,7 +45,7 @@ from .pipeline import Arrival, Command, CommandFailed, LinkLost
 from .plan import SCHEMA, Goal
 from .session import Running, Session, statement
 from .survey import Survey, survey
-from .waiting import Patience, prepare, take_turn
+from .waiting import Patience, prepare, read, take_turn
 from .watch import author
 
 _LOSSES = 3  # of the connection, without a file getting done in between
@@ -56,7 +56,8 @@ UPDATE {table} SET duration_ms = 1000 * extract(epoch FROM clock_timestamp() - n
 WHERE filename = $1 RETURNING duration_ms"""
 # Commits that did not wait for the disk are covered by any later one that does: WAL is in order.
 _FLUSH = "UPDATE {table} SET checksum = checksum WHERE id = (SELECT max(id) FROM {table})"
-_RESETS = (b"SET SESSION AUTHORIZATION DEFAULT", b"RESET ROLE", b"RESET ALL")
+# For the ledger's sake; all the rest goes with the DISCARD ALL behind the COMMIT.
+_RESETS = (b"SET SESSION AUTHORIZATION DEFAULT", b"RESET ROLE")
 
 
 class Run:
@@ -128,10 +129,11 @@ class Run:
                 yield Planned((), len(self._survey.executed))
             return
         self._check()
-        yield from take_turn(
+        waited = yield from take_turn(
             self._session, self._ledger.key, guarded=self._settings.guard, needless=self._needless
         )
-        yield from self._look()
+        if waited:
+            yield from self._look()
         unfinished = not all(map(_transactional, self._survey.todo))
         self._ledger = yield from prepare(self._session, self._survey, unfinished=unfinished)
         if first:
@@ -140,7 +142,11 @@ class Run:
 
     def _look(self) -> Iterator[Event]:
         """Survey, and see what became of the files that were under way when a link was lost."""
-        self._survey = survey(self._session.conn, self._settings, self._goal)
+        session = self._session
+        self._survey = yield from read(
+            session,
+            lambda: survey(session.conn, self._settings, self._goal, session.lock_timeout_ms),
+        )
         self._ledger = self._survey.ledger
         self._late = frozenset(self._survey.plan.named("out of order"))
         yield from self._confirm()
@@ -165,7 +171,7 @@ class Run:
             except CommandFailed as failed:
                 running = cast("Running", failed.command.about)
                 self._session.rollback()
-                before, todo = todo, self._remaining(todo)
+                before, todo = todo, self._still(todo)
                 yield from self._elsewhere(running, before, todo)
                 if running.migration not in todo:
                     continue
@@ -228,8 +234,6 @@ class Run:
             yield statement(running, found)
         for reset in _RESETS:
             yield Command(reset, about=running)
-        if not flush:
-            yield from session.unflushed(running)
         yield self._record(running)
         yield Command(b"COMMIT", "commit" if flush else "commit unflushed", running)
         yield Command(b"DISCARD ALL", about=running)
@@ -279,11 +283,18 @@ class Run:
     def _remaining(self, todo: Sequence[Migration]) -> list[Migration]:
         """Return what the ledger does not have."""
         self._ledger = ledger.find(self._session.conn, self._settings.ledger)
-        rows = ledger.read(self._session.conn, self._ledger)
+        rows = ledger.read(self._session.conn, self._ledger, self._session.lock_timeout_ms)
         return [m for m in todo if m.filename not in rows]
 
     def _needless(self) -> bool:
-        return not self._remaining(self._survey.todo)
+        return not self._still(self._survey.todo)
+
+    def _still(self, todo: Sequence[Migration]) -> Sequence[Migration]:
+        """Return what the ledger does not have; all, if it is locked: a claim will tell."""
+        try:
+            return self._remaining(todo)
+        except psycopg.errors.LockNotAvailable:
+            return todo
 
     def _elsewhere(
         self, running: Running, before: Sequence[Migration], todo: Sequence[Migration]
@@ -347,7 +358,8 @@ class Run:
         files = ", ".join(sorted(self._unconfirmed)) or "no file"
         under_way = f"while {files} was under way: {reason}"
         self._losses += 1
-        self._session.close()
+        lost = self._session
+        lost.close()
         if self._losses > _LOSSES:
             raise ConnectionLost(
                 f"The connection was lost {self._losses} times {under_way}",
@@ -361,6 +373,7 @@ class Run:
                 f"It could not be made again: {again.message}",
                 f"What was executed is in the ledger; go on with: invoke {self._goal.command}",
             ) from None
+        self._session.end(lost)
         yield Reconnected(reason)
 
     def _confirm(self) -> Iterator[Event]:

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 _SHOW_S = 2.0  # a statement that runs longer than this is worth a live line
 _SHOW_AGAIN_S = 0.9
 _NOTICES = 50  # of one file, the latest
+_TRIES = 3  # to connect, where each breaks at once
+
+# A server may take hours to notice that a client is gone, and keeps its locks for so long.
+_END = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+AND (starts_with(application_name, %s) OR (pid = %s AND application_name = %s))"""
 
 
 @dataclass(slots=True)
@@ -55,6 +61,7 @@ class Session:
     name: str
     created: bool  # the database, just now
     guard: Guard | None = None
+    guard_pid: int = 0  # also when it is gone
     notices: list[Diagnostic] = field(default_factory=list)
     blockers: tuple[Blocker, ...] = ()
     shown: float = 0.0
@@ -64,6 +71,18 @@ class Session:
         cls, target: Target, settings: Settings, *, create: bool
     ) -> Generator[Event, None, Session]:
         """Return a session, yielding what is waited for; `create` a database that is missing."""
+        for left in reversed(range(_TRIES)):
+            try:
+                return (yield from cls._open(target, settings, create=create))
+            except psycopg.Error as error:  # gone again, before it had answered anything
+                if not left:
+                    raise target.failed(error) from None
+        raise AssertionError
+
+    @classmethod
+    def _open(
+        cls, target: Target, settings: Settings, *, create: bool
+    ) -> Generator[Event, None, Session]:
         name, created = f"{PREFIX}{random.randrange(16**6):06x}", False
         try:
             conn = yield from target.connect(name)
@@ -89,10 +108,21 @@ class Session:
         self.conn.close()
         self.unwatch()
 
+    @property
+    def lock_timeout_ms(self) -> int | None:
+        """Return how long one attempt may wait for a lock; None for engines that cannot tell."""
+        return self.settings.lock_timeout_ms if "lock_timeout" in self.server.settings else None
+
+    def end(self, lost: Session) -> None:
+        """End what the server may still hold of a session whose link was lost."""
+        with suppress(psycopg.Error):  # an engine that cannot, or this one is lost as well
+            self.conn.execute(_END, [lost.name, lost.guard_pid, guard_name()])
+
     def watched(self, key: str) -> Guard:
         """Return the second connection, opened on first use."""
         if self.guard is None:
-            self.guard = Guard(self.target.once(guard_name()), key)
+            conn = self.target.once(guard_name())
+            self.guard, self.guard_pid = Guard(conn, key), conn.info.backend_pid
         return self.guard
 
     def unwatch(self) -> None:
@@ -119,11 +149,7 @@ class Session:
         # The server looks every 5 s whether the client of a running statement is still there.
         yield from self._known("client_connection_check_interval", "5000", running)
         if not flush:
-            yield from self.unflushed(running)
-
-    def unflushed(self, running: Running) -> Iterator[Command]:
-        """Yield what makes a commit not wait for the disk."""
-        yield from self._known("synchronous_commit", "off", running)
+            yield from self._known("synchronous_commit", "off", running)
 
     def role(self, running: Running) -> Iterator[Command]:
         """Yield what makes the file's objects belong to MIGRATIONS_ROLE."""
@@ -150,11 +176,10 @@ class Session:
         phase, percent = "", None
         if self.guard:
             try:
-                found = self.guard.blockers(self.name)
+                seen = self.guard.look(self.name, progress=elapsed_s > _SHOW_S)
+                phase, percent, found = seen or ("", None, ())
                 # The look after a lock timeout finds nobody any more; who it was is still wanted.
                 self.blockers = found or (self.blockers if elapsed_s > 2 * TICK_S else ())
-                if elapsed_s > _SHOW_S:
-                    phase, percent = self.guard.progress(self.name)
             except psycopg.Error as error:
                 self.unwatch()
                 reason = self.target.redacted(str(error))

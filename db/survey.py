@@ -33,14 +33,17 @@ class Survey:
         return not self.todo and not self.unchecked and self.ledger.complete
 
 
-def survey(conn: Connection, settings: Settings, goal: Goal) -> Survey:
+def survey(
+    conn: Connection, settings: Settings, goal: Goal, lock_timeout_ms: int | None = None
+) -> Survey:
     """Return what stands and what is to be done; nothing is written.
 
-    Raise `FilesError` or `LedgerError` for what must be put right first.
+    Raise `FilesError` or `LedgerError` for what must be put right first, and
+    `psycopg.errors.LockNotAvailable` if the ledger is locked for longer than that.
     """
     book = ledger.find(conn, settings.ledger)
-    executed = ledger.read(conn, book)
-    progress = ledger.read_progress(conn, book)
+    executed = ledger.read(conn, book, lock_timeout_ms)
+    progress = ledger.read_progress(conn, book, lock_timeout_ms)
     migrations = files.discover(settings.folder, settings.shown(settings.folder))
     made = plan.make(migrations, executed, progress)
     notes = [*_adoption(book, executed), *made.notes]

@@ -208,9 +208,10 @@ class _Work:
 
         Behind a pooler a session is seen only while it does something, so one look is not enough.
         """
-        missed, looks = 0, _LOOKS if self.session.server.pooled else 1
+        pooled = self.session.server.pooled
+        missed, looks = 0, _LOOKS if pooled else 1
         while row is not None and not row.finished:
-            missed = 0 if watch.alive(self.session.conn, row.run_by) else missed + 1
+            missed = 0 if watch.alive(self.session.conn, row.run_by, pooled=pooled) else missed + 1
             if missed >= looks:
                 return
             if not missed:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import psycopg
 
@@ -16,6 +17,8 @@ from .pipeline import CommandFailed
 from .session import Running, Session
 from .survey import Survey
 from .watch import PREFIX
+
+T = TypeVar("T")
 
 _POLL_S = 0.5
 _SAY_AGAIN_S = 30.0
@@ -33,18 +36,21 @@ def nap() -> None:
 
 def take_turn(
     session: Session, key: str, *, guarded: bool, needless: Callable[[], bool]
-) -> Iterator[Event]:
-    """Wait until no other run is under way, or this one has become `needless`."""
+) -> Generator[Event, None, bool]:
+    """Wait until no other run is under way, or this one has become `needless`.
+
+    Return whether it had to wait, so that what was surveyed before is out of date.
+    """
     started, said, failures = time.monotonic(), 0.0, 0
     while True:
         try:
             guard = session.watched(key)
             if not guarded or guard.lock():
-                return
+                return bool(said)
             holder = guard.holder()
         except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):
             yield Note("this server has no advisory locks: runs do not take turns here")
-            return
+            return False
         except psycopg.OperationalError as error:
             session.unwatch()
             failures += 1
@@ -52,14 +58,27 @@ def take_turn(
                 continue
             reason = session.target.redacted(str(error))
             yield Note(f"there is no second connection to watch the first: {reason}", "warning")
-            return
+            return False
         now = time.monotonic()
         if now - said >= _SAY_AGAIN_S:
             yield Waiting(holder, now - started)
             said = now
         nap()
         if needless():
-            return
+            return True
+
+
+def read(session: Session, look: Callable[[], T]) -> Generator[Event, None, T]:
+    """Return what `look` reads; a lock on the ledger is waited for, and said."""
+    started = time.monotonic()
+    while True:
+        try:
+            return look()
+        except psycopg.errors.LockNotAvailable:
+            if time.monotonic() - started > session.settings.lock_wait_s:
+                raise
+        yield Waiting("the ledger, which another session has locked", time.monotonic() - started)
+        nap()
 
 
 def prepare(session: Session, found: Survey, *, unfinished: bool) -> Generator[Event, None, Ledger]:
@@ -69,12 +88,9 @@ def prepare(session: Session, found: Survey, *, unfinished: bool) -> Generator[E
         return book
     while True:
         try:
-            with session.conn.transaction():
-                if "lock_timeout" in session.server.settings:
-                    limit = f"SET LOCAL lock_timeout = {settings.lock_timeout_ms}"
-                    session.conn.execute(limit.encode())
-                made = ledger.prepare(session.conn, book, unfinished=unfinished)
-                ledger.fill_in(session.conn, made, found.unchecked)
+            timeout_ms = session.lock_timeout_ms
+            made = ledger.prepare(session.conn, book, timeout_ms, unfinished=unfinished)
+            ledger.fill_in(session.conn, made, found.unchecked)
             return made
         except (
             psycopg.errors.LockNotAvailable,

@@ -12,7 +12,9 @@ import getpass
 import hashlib
 import os
 import socket
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -23,8 +25,12 @@ from .events import Blocker
 # What one of our sessions is called in pg_stat_activity, up to its own name or file.
 PREFIX = "migrations "
 
+# A machine that goes down says nothing; its lock must not stay for the two hours of the default.
 _LOCK = """
 BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; {no_limit}
+SELECT set_config(name, value, true) FROM (VALUES ('tcp_keepalives_idle', '10'),
+    ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '4')) AS kept (name, value)
+WHERE current_setting(name, true) IS NOT NULL;
 SELECT pg_try_advisory_xact_lock({key})"""
 _HOLDER = """
 SELECT a.application_name, a.usename, coalesce(host(a.client_addr), 'the local socket'),
@@ -43,7 +49,8 @@ WHERE starts_with(w.application_name, %s) AND w.datname = current_database()
 LIMIT 5"""
 _ALIVE = """
 SELECT EXISTS (SELECT FROM pg_stat_activity WHERE starts_with(application_name, %s)
-               AND datname = current_database() AND pid <> pg_backend_pid())"""
+               AND datname = current_database() AND pid <> pg_backend_pid()
+               AND (state <> 'idle' OR NOT %s))"""
 # What each progress view counts; https://www.postgresql.org/docs/current/progress-reporting.html
 _VIEWS = {
     "create_index": (
@@ -74,10 +81,17 @@ def guard_name() -> str:
     return f"{PREFIX}guard of {author()}:{os.getpid()}"[:63]
 
 
-def alive(conn: Connection, application: str) -> bool:
-    """Return whether another session is connected whose application_name begins so."""
-    row = conn.execute(_ALIVE, [application]).fetchone()
+def alive(conn: Connection, application: str, *, pooled: bool) -> bool:
+    """Return whether another session is connected whose application_name begins so.
+
+    A pooler's idle connections keep the name of whoever used them last: they do not count.
+    """
+    row = conn.execute(_ALIVE, [application, pooled]).fetchone()
     return bool(row and row[0])
+
+
+Look = tuple[str, "float | None", "tuple[Blocker, ...]"]
+_ANSWER_S = 0.1
 
 
 class Guard:
@@ -87,6 +101,8 @@ class Guard:
         self._conn = conn
         self._key = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
         self._progress: str | None = None
+        self._thread: threading.Thread | None = None
+        self._seen: Look | psycopg.Error = ("", None, ())
 
     def lock(self) -> bool:
         """Take the lock if it is free, and keep it until the connection closes; never wait.
@@ -121,6 +137,32 @@ class Guard:
         name = str(application).removeprefix(f"{PREFIX}guard of ")
         return f"another run, {name} (as {user} from {address}, for {float(age or 0):.0f} s)"
 
+    def look(self, application: str, *, progress: bool) -> Look | None:
+        """Return what the session of that application_name does: phase, percentage, blockers.
+
+        None if the server has not answered yet. Whoever calls this may hold the connection of a
+        pool that the answer waits for, and must get on with its own work.
+        """
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._look, args=(application, progress), daemon=True
+            )
+            self._thread.start()
+        self._thread.join(_ANSWER_S)
+        if self._thread.is_alive():
+            return None
+        self._thread = None
+        if isinstance(self._seen, psycopg.Error):
+            raise self._seen
+        return self._seen
+
+    def _look(self, application: str, progress: bool) -> None:
+        try:
+            phase, percent = self.progress(application) if progress else ("", None)
+            self._seen = phase, percent, self.blockers(application)
+        except psycopg.Error as error:
+            self._seen = error
+
     def blockers(self, application: str) -> tuple[Blocker, ...]:
         """Return up to five sessions that the session of that application_name waits for."""
         return tuple(
@@ -152,6 +194,10 @@ class Guard:
 
     def close(self) -> None:
         """Release the lock."""
+        if self._thread is not None:
+            with suppress(psycopg.Error):
+                self._conn.cancel_safe(timeout=1)
+            self._thread.join(1)
         self._conn.close()
 
     def _rows(self, query: str, parameters: Sequence[Any]) -> list[Any]:
