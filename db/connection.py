@@ -144,6 +144,8 @@ class Target:
         """Return whether a later attempt may succeed: PQping() tells it in every language."""
         if "too many" in message or "remaining connection slots" in message:
             return True
+        if "certificate" in message or "does not support SSL" in message:
+            return False  # which a ping does not tell from silence
         return self._ping() in (pq.Ping.NO_RESPONSE, pq.Ping.REJECT)
 
     def failed(self, error: psycopg.Error, waited: float = 0.0) -> ConnectionFailed:

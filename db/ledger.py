@@ -265,5 +265,7 @@ def _query(
 @cache  # the same few, for each file
 def _composed(schema: str, table: str, text: str) -> bytes:
     names = {"table": table, "unfinished": f"{table}_unfinished"}
-    quoted = {key: sql.Identifier(schema, name) for key, name in names.items()}
-    return sql.SQL(text).format(**quoted).as_bytes(None)
+    quoted = {key: sql.Identifier(schema, name).as_string(None) for key, name in names.items()}
+    if "%s" in text:  # a percent sign in a name is no placeholder
+        quoted = {key: name.replace("%", "%%") for key, name in quoted.items()}
+    return text.format(**quoted).encode()
