@@ -26,6 +26,8 @@ from tests.servers import Cluster, PgBouncer, programs
 ROOT = Path(__file__).resolve().parents[1]
 _FAILED = pytest.StashKey[bool]()
 
+PROOF = {"test_faults.py", "test_races.py"}  # long, and heavy on the machine
+
 MakeCluster = Callable[..., Cluster]
 
 
@@ -38,6 +40,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--keep", action="store_true", help="leave the server running if a test has failed"
     )
+    parser.addoption(
+        "--rounds",
+        type=int,
+        default=int(os.environ.get("FAULT_ROUNDS", "0")),
+        help="run faults and races, so much of their full number of rounds: 100 (percent)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "rounds(number): run it so often, each with its own `seed`")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("rounds")
+    if marker:
+        number = max(2, marker.args[0] * metafunc.config.getoption("--rounds") // 100)
+        metafunc.parametrize("seed", range(number))
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -46,6 +65,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     lines = [f"server: {server}; libpq {pq.version_pretty(pq.version())}"]
     if pgbouncer_missing():
         lines.append("no pgbouncer here (apt-get install pgbouncer): its tests are deselected")
+    if not config.getoption("--rounds"):
+        lines.append("faults and races are deselected: --rounds=4 runs a few, --rounds=100 all")
     return lines
 
 
@@ -55,10 +76,13 @@ def pgbouncer_missing() -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    out = []
     if pgbouncer_missing():
-        out = [item for item in items if "pgbouncer" in getattr(item, "fixturenames", ())]
-        items[:] = [item for item in items if item not in out]
-        config.hook.pytest_deselected(items=out)
+        out += [item for item in items if "pgbouncer" in getattr(item, "fixturenames", ())]
+    if not config.getoption("--rounds"):
+        out += [item for item in items if item.path.name in PROOF]
+    items[:] = [item for item in items if item not in out]
+    config.hook.pytest_deselected(items=out)
 
 
 @pytest.hookimpl(wrapper=True)

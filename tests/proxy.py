@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import queue
 import socket
 import struct
@@ -13,6 +14,9 @@ from types import TracebackType
 _CHUNK = 65_536
 _POLL_S = 0.02
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST, as a cut link looks
+
+_DROP = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF: return 0 bytes
+_SO_ATTACH_FILTER = 26  # Linux
 
 Chunk = tuple[float, bytes]
 
@@ -73,6 +77,18 @@ class Proxy:
     def hang(self) -> None:
         """Forward nothing more, and close nothing: a link that swallows packets."""
         self.flowing.clear()
+
+    def swallow(self) -> None:
+        """Drop every packet of the links there are, unanswered: a cable that was pulled (Linux).
+
+        New connections are taken. To the server it looks so as well if that is on TCP.
+        """
+        program = struct.pack("HP", 1, ctypes.addressof(_DROP))
+        with self.lock:
+            ends = [end for link in self._links for end in (link.client, link.server)]
+        for end in ends:
+            if end.family == socket.AF_INET:
+                end.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     def refuse(self) -> None:
         """Refuse new connections; those that exist go on."""
@@ -137,7 +153,7 @@ class Proxy:
                 self.connections += 1
                 link = _Link(self, client, server)
                 self._links.add(link)
-            link.start()
+                link.start()  # before anybody can wait for its end
 
     def _connect(self) -> socket.socket:
         if not self.host.startswith("/"):

@@ -81,11 +81,12 @@ def test_the_cost_of_distance_does_not_grow_with_the_files(
     project.invoke("db.migrate-run", env={"MIGRATIONS_DIR": "none"})  # warms the file cache
     proxy.latency_s = 0.015
     env = {"DATABASE_URL": project.cluster.url(project.database, port=proxy.port)}
-    far = project.invoke("db.migrate-run", env=env)
+    far = project.invoke("db.migrate-run", env=env, timeout=240)
     assert far.returncode == 0, far.output
     assert len(project.executed()) == count
     near_name = project.cluster.create_database()
-    near = project.invoke("db.migrate-run", env={"DATABASE_URL": project.cluster.url(near_name)})
+    near_env = {"DATABASE_URL": project.cluster.url(near_name)}
+    near = project.invoke("db.migrate-run", env=near_env, timeout=240)
     project.cluster.drop_database(near_name)
     assert near.returncode == 0
     # Times are only a bound against a round trip a file, which would be 3 and 30 seconds.
