@@ -583,7 +583,7 @@ def test_time_grows_with_the_length_only(piece: bytes) -> None:
         with contextlib.suppress(ScriptError):
             for _ in script.statements():
                 pass
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 60
 
 
 MEASURE = """

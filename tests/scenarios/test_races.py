@@ -50,8 +50,8 @@ def a_run_under_way(project: Project) -> Iterator[subprocess.Popen[str]]:
     """Yield a run whose third file does not end before this does."""
     name = counting(project)[2]
     text = (project.migrations / name).read_text()
-    wait = "SELECT pg_advisory_xact_lock(77);"
-    project.write(name, f"-- migrate: lock-timeout=2min\n{text}{wait}\n")
+    wait = "SELECT pg_advisory_xact_lock(77)"
+    project.write(name, f"-- migrate: lock-timeout=2min\n{text}{wait};\n")
     with project.cluster.connect(project.database) as conn:
         conn.execute("SELECT pg_advisory_lock(77)")
         process = mixed.start(project)
