@@ -169,8 +169,10 @@ class Run:
                 yield from self._attempt(todo)
                 break
             except CommandFailed as failed:
-                running = cast("Running", failed.command.about)
+                running = cast("Running | None", failed.command.about)
                 self._session.rollback()
+                if running is None:  # cancelled before the first file began
+                    continue
                 before, todo = todo, self._still(todo)
                 yield from self._elsewhere(running, before, todo)
                 if running.migration not in todo:

@@ -176,8 +176,10 @@ class _Work:
     def outside(self, number: int, unit: Unit, row: Progress | None) -> Iterator[Event]:
         """Execute a unit that cannot be in a transaction: announced first, then reconciled."""
         conn, key = self.session.conn, (self.running.filename, number)
-        yield from self._wait_for(row)
-        row = self._row(number)
+        row, before = self._row(number), None
+        while row != before:  # whoever has announced it by now may be another, and alive
+            yield from self._wait_for(row)
+            row, before = self._row(number), row
         if row is not None and row.finished:
             return
         done = row is not None and self._took_effect(unit, row)
