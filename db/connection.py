@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
-from typing import cast
+from typing import NamedTuple, cast
 
 import psycopg
 from psycopg import pq, sql
@@ -41,8 +41,7 @@ SELECT current_database(), current_user,
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(NamedTuple):
     """What a connection leads to. `settings`: those of the optional ones that it knows.
 
     `pooled`: a pooler is in between, so that what is set for the session may not stay.

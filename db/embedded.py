@@ -32,10 +32,9 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import ConnectionFailed, SettingsError
 
@@ -59,8 +58,7 @@ _POLL_S = 0.005
 _SOCKET_BYTES = 100  # sun_path holds 104 on macOS, 108 on Linux
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     """Who runs the server: the current user, or the system user if that is root."""
 
     uid: int
@@ -90,8 +88,7 @@ class Account:
         return subprocess.run(command, check=False, cwd="/", **self.options).returncode == 0
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(NamedTuple):
     """A running server. `host` is the folder of its socket, as libpq takes it."""
 
     host: str

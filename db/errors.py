@@ -16,12 +16,10 @@ No message, repr or attribute ever holds a password.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """A place in a file; `line` and `column` are 1-based, columns count characters."""
 
     path: str
@@ -32,8 +30,7 @@ class Location:
         return f"{self.path}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnostic:
+class Diagnostic(NamedTuple):
     """What the server said, in the fields of its error and notice messages.
 
     https://www.postgresql.org/docs/current/protocol-error-fields.html

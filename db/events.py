@@ -5,18 +5,12 @@ docs/events.md describes the same records as `--json` prints them, one a line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 from .errors import Diagnostic
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """The base of all events."""
-
-
-@dataclass(frozen=True, slots=True)
-class Connected(Event):
+class Connected(NamedTuple):
     """The target of the run; the first line that people see. Never holds a password."""
 
     database: str
@@ -30,8 +24,7 @@ class Connected(Event):
         return f"{self.database} on {place} as {self.user} ({self.server})"
 
 
-@dataclass(frozen=True, slots=True)
-class Note(Event):
+class Note(NamedTuple):
     """Something worth knowing that does not change what is done. `level`: note or warning."""
 
     message: str
@@ -39,16 +32,14 @@ class Note(Event):
     filename: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Planned(Event):
+class Planned(NamedTuple):
     """What is about to run, in order. An empty tuple: nothing to do."""
 
     filenames: tuple[str, ...]
     executed: int  # files that the ledger has already
 
 
-@dataclass(frozen=True, slots=True)
-class Applied(Event):
+class Applied(NamedTuple):
     """A file was executed, committed and recorded."""
 
     filename: str
@@ -56,16 +47,14 @@ class Applied(Event):
     out_of_order: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Noticed(Event):
+class Noticed(NamedTuple):
     """A notice or warning that the server sent while a file ran."""
 
     filename: str
     diagnostic: Diagnostic
 
 
-@dataclass(frozen=True, slots=True)
-class Blocker:
+class Blocker(NamedTuple):
     """A session that another one waits for. `age_s`: seconds since its transaction began."""
 
     pid: int
@@ -80,8 +69,7 @@ class Blocker:
         return f"{who}, {self.state} for {self.age_s:.0f} s: {self.query}"
 
 
-@dataclass(frozen=True, slots=True)
-class Progress(Event):
+class Progress(NamedTuple):
     """A statement that has run for more than 2 s: how far it is, or whom it waits for."""
 
     filename: str
@@ -91,8 +79,7 @@ class Progress(Event):
     blockers: tuple[Blocker, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Retrying(Event):
+class Retrying(NamedTuple):
     """A file gave up a lock it could not have, was rolled back, and is tried again."""
 
     filename: str
@@ -103,24 +90,35 @@ class Retrying(Event):
     blockers: tuple[Blocker, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting(Event):
+class Waiting(NamedTuple):
     """The run waits for something outside itself: a server, or another runner."""
 
     what: str
     elapsed_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Reconnected(Event):
+class Reconnected(NamedTuple):
     """The connection was lost and made again; the run goes on from the ledger."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finished(Event):
+class Finished(NamedTuple):
     """The run is over, with everything done."""
 
     executed: tuple[str, ...]
     duration_ms: int
+
+
+Event: TypeAlias = (
+    Connected
+    | Note
+    | Planned
+    | Applied
+    | Noticed
+    | Progress
+    | Retrying
+    | Waiting
+    | Reconnected
+    | Finished
+)

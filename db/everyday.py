@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -50,8 +50,7 @@ class Screen(Protocol):
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Stand:
+class Stand(NamedTuple):
     """Files and ledger side by side. `schema`: the base schema's file, where there is one."""
 
     ledger: Ledger

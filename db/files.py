@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from . import checksum
 from .errors import FilesError
@@ -17,8 +17,7 @@ _NAME = re.compile(r"(?P<number>\d+)_.+\.sql", re.ASCII | re.DOTALL)
 _RULE = "Migrations are named [number]_[description].sql, such as 002_add_index_to_campaigns.sql."
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
+class Migration(NamedTuple):
     """A file of the folder. `shown` is its path as people type it."""
 
     filename: str

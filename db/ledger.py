@@ -7,10 +7,9 @@ a no-transaction file that is not whole yet; they go in the transaction that rec
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import cast
+from typing import NamedTuple, cast
 
 from psycopg import sql
 
@@ -75,8 +74,7 @@ SELECT EXISTS (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Ledger:
+class Ledger(NamedTuple):
     """The table's place, and what was found there."""
 
     schema: str

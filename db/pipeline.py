@@ -13,8 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from psycopg.errors import Diagnostic as ServerFields
@@ -34,8 +33,7 @@ _ABORT_S = 10.0
 _DELIBERATE = {"25P04"}  # transaction_timeout ends the session, and would end the next one
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """One statement to send. `role` says what it is for; `about`, `statement` are the caller's.
 
     `copy`: the data of a COPY … FROM stdin, which cannot go through a pipeline.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from . import files
 from .errors import LedgerError
@@ -14,8 +14,7 @@ from .files import Migration
 SCHEMA = "schema.sql"  # the base schema's name in the ledger
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
+class Goal(NamedTuple):
     """What a command wants: the base `schema` first, or `only` one file; and how it is typed."""
 
     command: str = "db.migrate-run"
@@ -23,8 +22,7 @@ class Goal:
     only: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Executed:
+class Executed(NamedTuple):
     """A row of the ledger. What the Node code recorded has no checksum, duration or author."""
 
     filename: str
@@ -34,8 +32,7 @@ class Executed:
     executed_by: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """A unit of a no-transaction file that is not whole yet.
 
     `finished` is false for an intent: the unit was about to run outside a transaction, by the
@@ -49,8 +46,7 @@ class Progress:
     run_by: str
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One file as `db.status` shows it."""
 
     filename: str
@@ -58,8 +54,7 @@ class Entry:
     executed: Executed | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What stands, and what would run, in order."""
 
     entries: tuple[Entry, ...]

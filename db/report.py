@@ -13,7 +13,6 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
@@ -30,9 +29,9 @@ Report: TypeAlias = "Lines | JsonLines"
 Cell: TypeAlias = "str | int | datetime | None"
 
 PLAIN_EVERY_S = 30.0  # between two lines about the same wait, where nothing can be redrawn
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
+_CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {0x09, 0x0A}, "\ufffd")
 # What json.dumps lets through, and at which a reader may split lines or a terminal obey.
-_JSON_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_JSON_UNSAFE = "[\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 _COLOURS = dict.fromkeys(("changed", "missing", "unfinished"), "bold red")
 _COLOURS |= {"executed": "green"} | dict.fromkeys(("pending", "out of order"), "yellow")
 
@@ -59,7 +58,7 @@ class JsonLines:
         self._ascii = (out.encoding or "utf-8").lower() != "utf-8"
 
     def event(self, event: e.Event) -> None:
-        self._line(type(event).__name__.lower(), asdict(event))
+        self._line(type(event).__name__.lower(), _fields(event))
 
     def error(self, error: MigrationsError) -> None:
         said, name, outcome = Diagnostic("ERROR", "", error.message), "", ""
@@ -67,8 +66,8 @@ class JsonLines:
         if isinstance(error, StatementFailed):
             said, name, outcome = error.diagnostic, error.filename, error.outcome
             advice = advice[1:]  # the outcome is the first
-        fields = {"error": type(error).__name__, "filename": name, **asdict(said)}
-        fields |= {"location": error.location and asdict(error.location), "outcome": outcome}
+        fields = {"error": type(error).__name__, "filename": name, **_fields(said)}
+        fields |= {"location": error.location and _fields(error.location), "outcome": outcome}
         self._line("failed", fields | {"advice": advice, "exit_code": error.exit_code})
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
@@ -81,7 +80,7 @@ class JsonLines:
     def _line(self, name: str, fields: Mapping[str, Any]) -> None:
         shown = {"event": name, **fields}
         text = jsonlib.dumps(shown, ensure_ascii=self._ascii, default=datetime.isoformat)
-        _write(self._out, _JSON_UNSAFE.sub(lambda m: f"\\u{ord(m[0]):04x}", text) + "\n")
+        _write(self._out, re.sub(_JSON_UNSAFE, lambda m: f"\\u{ord(m[0]):04x}", text) + "\n")
 
 
 class Lines:
@@ -265,8 +264,15 @@ def _write(stream: TextIO, text: str) -> None:
         os.close(nowhere)
 
 
+def _fields(record: Any) -> Any:
+    """Return records as dictionaries, those inside of them too."""
+    if hasattr(record, "_asdict"):
+        return {name: _fields(value) for name, value in record._asdict().items()}
+    return [_fields(each) for each in record] if isinstance(record, tuple) else record
+
+
 def _clean(text: str) -> str:
-    return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
+    return text.replace("\r\n", "\n").translate(_CONTROL)
 
 
 def _one_line(text: str) -> str:

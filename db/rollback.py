@@ -79,9 +79,8 @@ class Rollback(Run):
         self._survey = Survey(self._ledger, executed, {}, Plan((), (), ()), todo, (), {})
         yield from self._confirm()
 
-    def _check(self) -> None:
-        super()._check()
-        for down in self._downs:
+    def _check(self) -> bool:
+        for down in self._survey.todo:
             with Script.open(down.path, down.shown) as script:
                 if not script.directives.transaction:
                     raise FilesError(
@@ -89,6 +88,7 @@ class Rollback(Run):
                         "transaction that removes its row. Nothing was rolled back.",
                         "Write it without CONCURRENTLY and the like, or as a new migration.",
                     )
+        return super()._check()
 
     def _claim(self, running: Running) -> Command:
         params = (undone(running.filename).encode(),)

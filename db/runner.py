@@ -128,13 +128,13 @@ class Run:
             if first:
                 yield Planned((), len(self._survey.executed))
             return
-        self._check()
+        self._session.call_guard(self._ledger.key)
+        unfinished = self._check()
         waited = yield from take_turn(
             self._session, self._ledger.key, guarded=self._settings.guard, needless=self._needless
         )
         if waited:
             yield from self._look()
-        unfinished = not all(map(_transactional, self._survey.todo))
         self._ledger = yield from prepare(self._session, self._survey, unfinished=unfinished)
         if first:
             yield Planned(tuple(m.filename for m in self._survey.todo), len(self._survey.executed))
@@ -151,15 +151,18 @@ class Run:
         self._late = frozenset(self._survey.plan.named("out of order"))
         yield from self._confirm()
 
-    def _check(self) -> None:
-        """Refuse what cannot be run as it is written, before anything runs."""
+    def _check(self) -> bool:
+        """Refuse what cannot be run as it is written; return whether a file is no-transaction."""
         from . import units
         from .script import Script
 
+        found = False
         for migration in self._survey.todo:
             with Script.open(migration.path, migration.shown) as script:
                 script.check()
                 units.check(script, self._survey.progress.get(migration.filename, ()))
+                found |= not script.directives.transaction
+        return found
 
     def _execute(self, todo: Sequence[Migration]) -> Iterator[Event]:
         """Execute the files; after a failure, whatever the ledger does not have."""
@@ -419,10 +422,3 @@ class Run:
 def _signal(stop: KeyboardInterrupt) -> int:
     """Return the signal's number; a handler of ours puts it into the exception."""
     return int(stop.args[0]) if stop.args else int(signal.SIGINT)
-
-
-def _transactional(migration: Migration) -> bool:
-    from .script import Script
-
-    with Script.open(migration.path, migration.shown) as script:
-        return script.directives.transaction

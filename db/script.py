@@ -14,11 +14,10 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import checksum
 from .errors import Location, ScriptError
@@ -176,8 +175,7 @@ _INDEX = re.compile(  # ON cannot be a name: it is a reserved word
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     """Where a statement is, in bytes: without what is around it, and without its `;`.
 
     `kind` is its command as PostgreSQL names it; psql's own are r"\\restrict" and the like.
@@ -190,8 +188,7 @@ class Statement:
     data: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Directives:
+class Directives(NamedTuple):
     """What a file says about itself on `-- migrate: …` lines above its first statement."""
 
     transaction: bool = True
@@ -199,8 +196,7 @@ class Directives:
     statement_timeout_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """What is run as one piece: a statement, or what a file has between a BEGIN and a COMMIT."""
 
     statements: tuple[Statement, ...]
@@ -208,8 +204,7 @@ class Unit:
     modes: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class IndexTarget:
+class IndexTarget(NamedTuple):
     """What a … INDEX CONCURRENTLY is about; names are as written, quotes included."""
 
     name: str | None
@@ -217,8 +212,7 @@ class IndexTarget:
     if_not_exists: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
+class _Frame(NamedTuple):
     """What a transactional file has around its body."""
 
     modes: bytes

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -14,12 +14,12 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from .config import Settings
-from .connection import Connection, Server, Target, describe
+from .connection import Connection, Target, describe
 from .errors import ConnectionFailed, Diagnostic
 from .events import Blocker, Event, Note, Progress
 from .files import Migration
 from .pipeline import TICK_S, Arrival, Command, Pipeline, diagnostic
-from .watch import PREFIX, Guard, guard_name
+from .watch import PREFIX, Calling, Guard, guard_name
 
 if TYPE_CHECKING:
     from .script import Script, Statement
@@ -35,36 +35,34 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_d
 AND (starts_with(application_name, %s) OR (pid = %s AND application_name = %s))"""
 
 
-@dataclass(slots=True)
 class Running:
     """A file under way; its script is kept for the position of an error."""
 
-    migration: Migration
-    script: Script
-    duration_ms: int = 0
-
-    @property
-    def filename(self) -> str:
-        """Return its name in the ledger."""
-        return self.migration.filename
+    def __init__(self, migration: Migration, script: Script) -> None:
+        self.migration = migration
+        self.script = script
+        self.filename = migration.filename  # its name in the ledger
+        self.duration_ms = 0
 
 
-@dataclass(slots=True)
 class Session:
     """One working connection. Every one has a name of its own, so that others can tell it."""
 
-    target: Target
-    settings: Settings
-    server: Server
-    conn: Connection
-    pipe: Pipeline
-    name: str
-    created: bool  # the database, just now
-    guard: Guard | None = None
-    guard_pid: int = 0  # also when it is gone
-    notices: list[Diagnostic] = field(default_factory=list)
-    blockers: tuple[Blocker, ...] = ()
-    shown: float = 0.0
+    def __init__(self, target: Target, settings: Settings, conn: Connection, name: str) -> None:
+        self.target = target
+        self.settings = settings
+        self.conn = conn
+        self.name = name
+        self.server = describe(conn)
+        self.pipe = Pipeline(conn)
+        self.created = False  # the database, just now
+        self.guard: Guard | None = None
+        self._calling: Calling | None = None
+        self.guard_pid = 0  # also when it is gone
+        self.notices: list[Diagnostic] = []
+        self.blockers: tuple[Blocker, ...] = ()
+        self.shown = 0.0
+        conn.add_notice_handler(self._noticed)
 
     @classmethod
     def open(
@@ -92,12 +90,11 @@ class Session:
             conn = yield from target.connect(name)
             created = True
         try:
-            server = describe(conn)
+            session = cls(target, settings, conn, name)
         except BaseException:
             conn.close()
             raise
-        session = cls(target, settings, server, conn, Pipeline(conn), name, created)
-        conn.add_notice_handler(session._noticed)
+        session.created = created
         return session
 
     def close(self) -> None:
@@ -118,18 +115,29 @@ class Session:
         with suppress(psycopg.Error):  # an engine that cannot, or this one is lost as well
             self.conn.execute(_END, [lost.name, lost.guard_pid, guard_name()])
 
+    def call_guard(self, key: str) -> None:
+        """Begin to open the second connection, while there is other work to do."""
+        if self.guard is None and self._calling is None:
+            self._calling = Calling(self.target, key, lock=self.settings.guard)
+
     def watched(self, key: str) -> Guard:
         """Return the second connection, opened on first use."""
         if self.guard is None:
-            conn = self.target.once(guard_name())
-            self.guard, self.guard_pid = Guard(conn, key), conn.info.backend_pid
+            self.call_guard(key)
+            calling, self._calling = self._calling, None
+            assert calling is not None
+            self.guard = calling.guard()
+            self.guard_pid = self.guard.pid
         return self.guard
 
     def unwatch(self) -> None:
         """Give up the second connection."""
+        if self._calling:
+            with suppress(psycopg.Error):
+                self.guard = self._calling.guard()
         if self.guard:
             self.guard.close()
-        self.guard = None
+        self.guard = self._calling = None
 
     def opening(self, running: Running, modes: bytes, *, flush: bool) -> Iterator[Command]:
         """Yield the commands that each transaction of a file opens with.
@@ -139,13 +147,14 @@ class Session:
         directives = running.script.directives
         yield Command(b"BEGIN " + modes, about=running)
         label = f"{self.name} {running.filename}".encode()[:63].decode(errors="ignore")
-        yield self._local("application_name", label, running)
+        yield Command(_local("application_name", label), about=running)
         lock_timeout = self.settings.lock_timeout_ms
         if directives.lock_timeout_ms is not None:
             lock_timeout = directives.lock_timeout_ms
         yield from self._known("lock_timeout", str(lock_timeout), running)
         if directives.statement_timeout_ms is not None:
-            yield self._local("statement_timeout", str(directives.statement_timeout_ms), running)
+            timeout = str(directives.statement_timeout_ms)
+            yield Command(_local("statement_timeout", timeout), about=running)
         # The server looks every 5 s whether the client of a running statement is still there.
         yield from self._known("client_connection_check_interval", "5000", running)
         if not flush:
@@ -196,15 +205,15 @@ class Session:
 
     def _known(self, name: str, value: str, running: Running) -> Iterator[Command]:
         if name in self.server.settings:
-            yield self._local(name, value, running)
-
-    @staticmethod
-    def _local(name: str, value: str, running: Running) -> Command:
-        literal = sql.Literal(value).as_bytes(None)
-        return Command(f"SET LOCAL {name} = ".encode() + literal, about=running)
+            yield Command(_local(name, value), about=running)
 
     def _noticed(self, said: psycopg.errors.Diagnostic) -> None:
         self.notices = [*self.notices[-_NOTICES:], diagnostic(said)]
+
+
+@cache  # the same few, for each file
+def _local(name: str, value: str) -> bytes:
+    return f"SET LOCAL {name} = ".encode() + sql.Literal(value).as_bytes(None)
 
 
 def statement(running: Running, found: Statement) -> Command:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import files, ledger, plan
 from .config import Settings
@@ -15,8 +15,7 @@ from .ledger import Ledger
 from .plan import SCHEMA, Executed, Goal, Plan, Progress
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(NamedTuple):
     """What stands, and `todo`: what the goal makes of it, in order."""
 
     ledger: Ledger

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import TypeVar
 
 import psycopg
@@ -90,7 +89,8 @@ def prepare(session: Session, found: Survey, *, unfinished: bool) -> Generator[E
         try:
             timeout_ms = session.lock_timeout_ms
             made = ledger.prepare(session.conn, book, timeout_ms, unfinished=unfinished)
-            ledger.fill_in(session.conn, made, found.unchecked)
+            if found.unchecked:
+                ledger.fill_in(session.conn, made, found.unchecked)
             return made
         except (
             psycopg.errors.LockNotAvailable,
@@ -105,14 +105,14 @@ def prepare(session: Session, found: Survey, *, unfinished: bool) -> Generator[E
         book = ledger.find(session.conn, settings.ledger)
 
 
-@dataclass(slots=True)
 class Patience:
     """How long the locks of one file have been waited for, and how often."""
 
-    limit_s: float
-    filename: str = ""
-    since: float = 0.0
-    attempt: int = 0
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        self.filename = ""
+        self.since = 0.0
+        self.attempt = 0
 
     def retry(
         self, failed: CommandFailed, running: Running, blockers: tuple[Blocker, ...]

@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg
 
-from .connection import Connection
+from .connection import Connection, Target
 from .events import Blocker
 
 # What one of our sessions is called in pg_stat_activity, up to its own name or file.
@@ -99,10 +99,16 @@ class Guard:
 
     def __init__(self, conn: Connection, key: str) -> None:
         self._conn = conn
+        self._locked = False
         self._key = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
         self._progress: str | None = None
         self._thread: threading.Thread | None = None
         self._seen: Look | psycopg.Error = ("", None, ())
+
+    @property
+    def pid(self) -> int:
+        """Return its backend's, as far as a pooler lets it be known."""
+        return self._conn.info.backend_pid
 
     def lock(self) -> bool:
         """Take the lock if it is free, and keep it until the connection closes; never wait.
@@ -110,6 +116,8 @@ class Guard:
         Raise `psycopg.errors.UndefinedFunction` or `FeatureNotSupported` on engines without
         advisory locks.
         """
+        if self._locked:
+            return True
         # A transaction_timeout (PostgreSQL 17) would end the session, and the lock with it.
         new = self._conn.info.server_version >= 170000
         no_limit = "SET LOCAL transaction_timeout = 0;" if new else ""
@@ -122,10 +130,10 @@ class Guard:
         except psycopg.Error:
             self._conn.rollback()
             raise
-        if row is not None and row[0]:
-            return True
-        self._conn.rollback()
-        return False
+        self._locked = row is not None and bool(row[0])
+        if not self._locked:
+            self._conn.rollback()
+        return self._locked
 
     def holder(self) -> str:
         """Return who has the lock, in words."""
@@ -206,3 +214,33 @@ class Guard:
             # pg_stat_activity is otherwise remembered until the end of the transaction.
             self._conn.execute("SELECT pg_stat_clear_snapshot()")
             return self._conn.execute(query, parameters).fetchall()
+
+
+class Calling(threading.Thread):
+    """A guard that is being connected, and takes its lock, while there is other work to do."""
+
+    def __init__(self, target: Target, key: str, *, lock: bool) -> None:
+        super().__init__(daemon=True)
+        self._target, self._key, self._lock = target, key, lock
+        self._made: Guard | psycopg.Error | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Connect."""
+        try:
+            guard = Guard(self._target.once(guard_name()), self._key)
+        except psycopg.Error as error:
+            self._made = error
+            return
+        if self._lock:
+            with suppress(psycopg.Error):  # whoever needs the lock tries again, and is told
+                guard.lock()
+        self._made = guard
+
+    def guard(self) -> Guard:
+        """Return it when it is there. Raise psycopg's error if it cannot be connected."""
+        self.join()
+        if isinstance(self._made, psycopg.Error):
+            raise self._made
+        assert self._made is not None
+        return self._made
