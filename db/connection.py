@@ -22,6 +22,9 @@ Connection = psycopg.Connection[tuple[object, ...]]
 _ATTEMPT_S = 10  # for one try; libpq's own default is to wait for ever
 _PING_S = 3
 _PAUSE_S = 0.25
+# What a server says that will take connections later. A ping cannot tell if it has become ready
+# since ("the database system is starting up"), nor that it is full.
+_NOT_NOW = ("the database system is", "too many", "remaining connection slots")
 # A link that swallows packets is noticed within half a minute, on either side of a pooler.
 _KEEPALIVE: dict[str, str | int] = {
     "keepalives_idle": 10,
@@ -30,8 +33,16 @@ _KEEPALIVE: dict[str, str | int] = {
     "tcp_user_timeout": 30_000,  # milliseconds
 }
 
+# By these the server finds out within a minute that a client is gone, even if its machine is: its
+# locks would otherwise stay for the two hours of TCP's default.
+VANISHED = {
+    "client_connection_check_interval": "5000",  # milliseconds
+    "tcp_keepalives_idle": "10",  # seconds
+    "tcp_keepalives_interval": "5",
+    "tcp_user_timeout": "30000",
+}
 # Settings that some engines lack: they are done without there.
-_OPTIONAL = ["lock_timeout", "synchronous_commit", "client_connection_check_interval"]
+_OPTIONAL = ["lock_timeout", "synchronous_commit", *VANISHED]
 _WHO = """
 SELECT current_database(), current_user,
        split_part(version(), ' ', 1) || ' ' || split_part(version(), ' ', 2),
@@ -141,7 +152,7 @@ class Target:
 
     def _may_come(self, message: str) -> bool:
         """Return whether a later attempt may succeed: PQping() tells it in every language."""
-        if "too many" in message or "remaining connection slots" in message:
+        if any(words in message for words in _NOT_NOW):
             return True
         if "certificate" in message or "does not support SSL" in message:
             return False  # which a ping does not tell from silence

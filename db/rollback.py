@@ -20,6 +20,7 @@ from .runner import Run
 from .script import Script
 from .session import Running
 from .survey import Survey
+from .waiting import read
 
 _DOWN = ".down.sql"
 # The division fails where there is no row: then nothing of the file must run.
@@ -72,9 +73,11 @@ class Rollback(Run):
         self._downs = downs
 
     def _look(self) -> Iterator[Event]:
-        conn = self._session.conn
-        self._ledger = ledger.find(conn, self._settings.ledger)
-        executed = ledger.read(conn, self._ledger)
+        session = self._session
+        self._ledger = ledger.find(session.conn, self._settings.ledger)
+        executed = yield from read(
+            session, lambda: ledger.read(session.conn, self._ledger, session.lock_timeout_ms)
+        )
         todo = tuple(d for d in self._downs if undone(d.filename) in executed)
         self._survey = Survey(self._ledger, executed, {}, Plan((), (), ()), todo, (), {})
         yield from self._confirm()
@@ -99,7 +102,7 @@ class Rollback(Run):
 
     def _remaining(self, todo: Sequence[Migration]) -> list[Migration]:
         self._ledger = ledger.find(self._session.conn, self._settings.ledger)
-        rows = ledger.read(self._session.conn, self._ledger)
+        rows = ledger.read(self._session.conn, self._ledger, self._session.lock_timeout_ms)
         return [m for m in todo if undone(m.filename) in rows]
 
     def _confirm(self) -> Iterator[Event]:

@@ -349,7 +349,11 @@ class Run:
     def _flush(self) -> None:
         """Make the disk have what was committed without waiting for it."""
         if self._unflushed:
-            self._session.conn.execute(self._ledger.compose(_FLUSH))
+            limit = self._session.lock_timeout_ms
+            wait = "" if limit is None else f"SET LOCAL lock_timeout = {limit};"
+            # Where the ledger is locked, the server's WAL writer does it, a moment later.
+            with suppress(psycopg.errors.LockNotAvailable):
+                self._session.conn.execute(self._ledger.compose(wait + _FLUSH))
             self._unflushed = False
 
     def _lost(self, error: psycopg.Error) -> bool:

@@ -14,7 +14,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from .config import Settings
-from .connection import Connection, Target, describe
+from .connection import VANISHED, Connection, Target, describe
 from .errors import ConnectionFailed, Diagnostic
 from .events import Blocker, Event, Note, Progress
 from .files import Migration
@@ -155,8 +155,8 @@ class Session:
         if directives.statement_timeout_ms is not None:
             timeout = str(directives.statement_timeout_ms)
             yield Command(_local("statement_timeout", timeout), about=running)
-        # The server looks every 5 s whether the client of a running statement is still there.
-        yield from self._known("client_connection_check_interval", "5000", running)
+        for name, value in VANISHED.items():
+            yield from self._known(name, value, running)
         if not flush:
             yield from self._known("synchronous_commit", "off", running)
 

@@ -17,6 +17,7 @@ from psycopg import sql
 
 from . import script as scripts
 from . import watch
+from .connection import VANISHED
 from .errors import LedgerError, ScriptError, SettingsError
 from .events import Event, Note, Waiting
 from .ledger import Ledger, read, read_progress
@@ -142,15 +143,15 @@ class _Work:
                 "Connect to the server directly for this file.",
             )
         yield from self._query(b"DISCARD ALL")
+        wanted = [f"SET {n} = {value}" for n, value in VANISHED.items() if n in server.settings]
+        if server.lock_timeout not in (None, "0"):
+            wanted.append("SET lock_timeout = 0")
+        if timeout is not None:
+            wanted.append(f"SET statement_timeout = {timeout}")
         if server.pooled:
             # By this name other runs see that it is alive; the pooler carries it along.
-            yield from self._query(f"SET application_name = '{self.session.name}'".encode())
-        if server.lock_timeout not in (None, "0"):
-            yield from self._query(b"SET lock_timeout = 0")
-        if "client_connection_check_interval" in server.settings:
-            yield from self._query(b"SET client_connection_check_interval = 5000")
-        if timeout is not None:
-            yield from self._query(b"SET statement_timeout = %d" % timeout)
+            wanted.append(f"SET application_name = '{self.session.name}'")
+        yield from self._query("; ".join(wanted).encode())
 
     def replay(self, unit: Unit) -> Iterator[Event]:
         """Set again what a finished unit had set for the session."""

@@ -651,6 +651,26 @@ def test_the_server_notices_that_its_client_is_gone(project: Project) -> None:
     wait_for(lambda: not running(project, "pg_sleep(600)")(), 30)
 
 
+def test_the_server_notices_that_the_machine_of_its_client_is_gone(project: Project) -> None:
+    """Nobody pulls a plug here: that it looks often enough is what a run can see to."""
+    shown = "SELECT name || ' ' || setting FROM pg_settings WHERE name LIKE 'tcp_%' ORDER BY name"
+    project.write("001_transaction.sql", f"CREATE TABLE shown AS {shown};")
+    project.write(
+        "002_units.sql", f"-- migrate: no-transaction\nINSERT INTO shown {shown}; VACUUM shown;"
+    )
+    url = project.cluster.url(project.database, port=project.cluster.port)  # a socket has none
+    done = project.invoke("db.migrate-run", env={"DATABASE_URL": url})
+    assert done.returncode == 0, done.output
+    with project.cluster.connect(project.database) as conn:
+        rows = [row[0] for row in conn.execute("TABLE shown")]
+    for setting in (
+        "tcp_keepalives_idle 10",
+        "tcp_keepalives_interval 5",
+        "tcp_user_timeout 30000",
+    ):
+        assert rows.count(setting) == 2, rows
+
+
 # 10. Signals
 
 
