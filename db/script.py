@@ -50,7 +50,8 @@ _TOKENS = rb"""
     | \((?P<open>) | \)(?P<close>) | MARK(?P<marker>) | --[^\r\n]* | /\*(?P<comment>)
     | \$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$(?P<dollar>) | \\(?P<psql>)
 """.replace(b"MARK", _MARK)
-_WORDS = rb"""| (?<![\w$\x80-\xff.])
+# Behind a dot or an AS such a word is a name (which misleads psql).
+_WORDS = rb"""| (?<![\w$\x80-\xff.])(?<![^\w$\x80-\xff.](?i:as)\s)
     (?i:(?P<begin>begin)|(?P<case>case)|(?P<finish>end))(?![\w$\x80-\xff])"""
 _TOKEN = re.compile(_TOKENS, re.X)
 # Most statements have nothing but these, and are one match. A `;` is never inside of them.
@@ -510,7 +511,7 @@ class Script:
                 if what == "finish":
                     blocks -= blocks > 0
                 elif blocks:
-                    blocks += 1
+                    blocks += what == "case"
                 elif what == "begin" and next(_pieces(text, pos, None), b"").lower() == b"atomic":
                     blocks, atomic = 1, at
         if depth or blocks:

@@ -82,6 +82,11 @@ SPLIT = {
         2,
     ),
     "atomic procedure": ("create procedure p() begin atomic insert into t values (1); end; x", 2),
+    "names in an atomic body": (
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT begin, 1 AS begin, t.case, "
+        "(2)as\nEND, 'a'AS case, CASE WHEN bias THEN alias END FROM t; END; x",
+        2,
+    ),
     "a function named begin": ("CREATE FUNCTION begin() AS $$ ; $$; x", 2),
     "begin without atomic": ("BEGIN; SELECT CASE WHEN a THEN b END; END", 3),
     "psql commands": ("\\restrict a;b\nSELECT 1;\n\\x\n", ["\\restrict a;b", "SELECT 1", "\\x"]),
