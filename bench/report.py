@@ -19,7 +19,9 @@ _PANELS = ["apply-1000", "apply-100-10ms", "nothing-to-do", "stall"]
 _INTRO = """\
 Seconds: the median, and the least and most of the rounds. A ratio (×) is a program's time to ours
 in the same round, the median over the rounds. Every program gets the same files, on new databases
-of one new server with fsync on, in turn. Programs that took long were measured fewer times."""
+of one new server with fsync on, in turn. Programs that took long were measured fewer times. In the
+ALTER TABLE case, somebody reads the table for 5 s in one transaction, and an application goes on
+using it."""
 _STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #1f2328 }
 .title { font-weight: 600; font-size: 13px } .us { font-weight: 600 }

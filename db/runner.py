@@ -393,7 +393,7 @@ class Run:
 
     def _unusable(self, error: psycopg.Error) -> LedgerError:
         said = self._target.redacted(error.diag.message_primary or str(error))
-        advice = ["Nothing more was executed."]
+        advice = [f"Nothing more was executed. Then: invoke {self._goal.command}"]
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
             user, table = self._session.server.connected.user, self._settings.ledger
             use, make = "SELECT, INSERT, UPDATE, DELETE", "USAGE, CREATE ON SCHEMA public"

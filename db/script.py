@@ -168,7 +168,7 @@ _UNIT_MS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_40
 _KNOWN = ("no-transaction", "lock-timeout=2s", "statement-timeout=10min")
 
 _INDEX = re.compile(  # ON cannot be a name: it is a reserved word
-    rf"(?i)CREATE (?:UNIQUE )?INDEX CONCURRENTLY (?:ON|(?P<guard>IF NOT EXISTS )?"
+    rf"(?i)CREATE (?:UNIQUE )?INDEX CONCURRENTLY (?:ON|(?:IF NOT EXISTS )?"
     rf"(?P<name>{_NAMES}) ON) (?:ONLY )?(?P<table>{_NAMES})"
     rf"|DROP INDEX CONCURRENTLY (?:IF EXISTS )?(?P<dropped>{_NAMES})"
     rf"|REINDEX (?:\([^)]*\) )?(?:INDEX (?:CONCURRENTLY )?(?P<index>{_NAMES})"
@@ -210,7 +210,6 @@ class IndexTarget(NamedTuple):
 
     name: str | None
     table: str | None
-    if_not_exists: bool = False
 
 
 class _Frame(NamedTuple):
@@ -690,7 +689,7 @@ def concurrent_index(sql: bytes) -> IndexTarget | None:
         return IndexTarget(None, None)
     name = found["name"] or found["dropped"] or found["index"]
     name, table = (n and n.replace(" . ", ".") for n in (name, found["table"] or found["of"]))
-    return IndexTarget(name, table, bool(found["guard"]))
+    return IndexTarget(name, table)
 
 
 def _kind(text: bytes | mmap.mmap, start: int, end: int | None = None) -> str:

@@ -215,7 +215,7 @@ def test_a_statement_has_the_kind_that_postgresql_names(
     [
         (
             'create index concurrently if not exists "A b" on only s . "t.x" (a)',
-            IndexTarget('"A b"', 's."t.x"', True),
+            IndexTarget('"A b"', 's."t.x"'),
         ),
         ("create unique index concurrently i on t (a)", IndexTarget("i", "t")),
         ("create index concurrently on t (a)", IndexTarget(None, "t")),
