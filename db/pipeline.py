@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
 TICK_S = 0.25
+_GATHER_S = 0.01  # a packet a file is a wake-up a file, on both sides and for all between them
 _WINDOW = 8 << 20  # bytes of SQL that are sent ahead of their results
 _OVERHEAD = 200  # bytes that libpq keeps for a statement, besides its text
 _ABORT_S = 10.0
@@ -93,6 +94,7 @@ class Pipeline:
         self._pg = conn.pgconn
         self._sent: deque[Command] = deque()
         self._ahead = 0
+        self._moved = 0.0
         self._syncs = 0
         self._failed: CommandFailed | None = None
         self._copying = False
@@ -126,9 +128,15 @@ class Pipeline:
         return self._ahead > _WINDOW
 
     def push(self) -> Iterator[Arrival | None]:
-        """Send what is queued and yield what has arrived, without waiting unless it is `full`."""
+        """Send what is queued and yield what has arrived, without waiting unless it is `full`.
+
+        What is pushed within 10 ms goes out together, with the next push or sync.
+        """
         # Otherwise the server keeps finished results in its buffer until the next sync.
         self._pg.send_flush_request()
+        if time.monotonic() < self._moved + _GATHER_S and not self.full:
+            return
+        self._moved = time.monotonic()
         self._move(0)
         yield from self._arrived()
         if self._failed or self.full:

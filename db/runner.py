@@ -128,7 +128,7 @@ class Run:
             if first:
                 yield Planned((), len(self._survey.executed))
             return
-        self._session.call_guard(self._ledger.key)
+        self._session.open_guard(self._ledger.key)
         unfinished = self._check()
         waited = yield from take_turn(
             self._session, self._ledger.key, guarded=self._settings.guard, needless=self._needless
@@ -393,7 +393,7 @@ class Run:
 
     def _unusable(self, error: psycopg.Error) -> LedgerError:
         said = self._target.redacted(error.diag.message_primary or str(error))
-        advice = [f"Nothing more was executed. Then: invoke {self._goal.command}"]
+        advice = [f"Nothing more was executed. To go on: invoke {self._goal.command}"]
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
             user, table = self._session.server.connected.user, self._settings.ledger
             use, make = "SELECT, INSERT, UPDATE, DELETE", "USAGE, CREATE ON SCHEMA public"

@@ -19,7 +19,7 @@ from .errors import ConnectionFailed, Diagnostic
 from .events import Blocker, Event, Note, Progress
 from .files import Migration
 from .pipeline import TICK_S, Arrival, Command, Pipeline, diagnostic
-from .watch import PREFIX, Calling, Guard, guard_name
+from .watch import PREFIX, Guard, Opening, guard_name
 
 if TYPE_CHECKING:
     from .script import Script, Statement
@@ -57,7 +57,7 @@ class Session:
         self.pipe = Pipeline(conn)
         self.created = False  # the database, just now
         self.guard: Guard | None = None
-        self._calling: Calling | None = None
+        self._opening: Opening | None = None
         self.guard_pid = 0  # also when it is gone
         self.notices: list[Diagnostic] = []
         self.blockers: tuple[Blocker, ...] = ()
@@ -115,29 +115,25 @@ class Session:
         with suppress(psycopg.Error):  # an engine that cannot, or this one is lost as well
             self.conn.execute(_END, [lost.name, lost.guard_pid, guard_name()])
 
-    def call_guard(self, key: str) -> None:
+    def open_guard(self, key: str) -> Opening:
         """Begin to open the second connection, while there is other work to do."""
-        if self.guard is None and self._calling is None:
-            self._calling = Calling(self.target, key, lock=self.settings.guard)
+        self._opening = self._opening or Opening(self.target, key, lock=self.settings.guard)
+        return self._opening
 
     def watched(self, key: str) -> Guard:
         """Return the second connection, opened on first use."""
         if self.guard is None:
-            self.call_guard(key)
-            calling, self._calling = self._calling, None
-            assert calling is not None
-            self.guard = calling.guard()
+            self.guard = self.open_guard(key).guard()
             self.guard_pid = self.guard.pid
         return self.guard
 
     def unwatch(self) -> None:
         """Give up the second connection."""
-        if self._calling:
-            with suppress(psycopg.Error):
-                self.guard = self._calling.guard()
         if self.guard:
             self.guard.close()
-        self.guard = self._calling = None
+        elif self._opening:
+            self._opening.close()
+        self.guard = self._opening = None
 
     def opening(self, running: Running, modes: bytes, *, flush: bool) -> Iterator[Command]:
         """Yield the commands that each transaction of a file opens with.

@@ -216,13 +216,14 @@ class Guard:
             return self._conn.execute(query, parameters).fetchall()
 
 
-class Calling(threading.Thread):
+class Opening(threading.Thread):
     """A guard that is being connected, and takes its lock, while there is other work to do."""
 
     def __init__(self, target: Target, key: str, *, lock: bool) -> None:
         super().__init__(daemon=True)
         self._target, self._key, self._lock = target, key, lock
         self._made: Guard | psycopg.Error | None = None
+        self._wanted = True
         self.start()
 
     def run(self) -> None:
@@ -236,6 +237,8 @@ class Calling(threading.Thread):
             with suppress(psycopg.Error):  # whoever needs the lock tries again, and is told
                 guard.lock()
         self._made = guard
+        if not self._wanted:
+            guard.close()
 
     def guard(self) -> Guard:
         """Return it when it is there. Raise psycopg's error if it cannot be connected."""
@@ -244,3 +247,10 @@ class Calling(threading.Thread):
             raise self._made
         assert self._made is not None
         return self._made
+
+    def close(self) -> None:
+        """Close it; one that is not there in a second is left to close itself."""
+        self._wanted = False
+        self.join(1)
+        if isinstance(self._made, Guard):
+            self._made.close()

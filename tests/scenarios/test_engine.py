@@ -14,6 +14,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from db.config import from_values
+from db.connection import Target
+from db.watch import Opening
 from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy
 from tests.servers import PgBouncer
@@ -691,6 +694,22 @@ def test_a_signal_cancels_rolls_back_and_says_what_stands(
     assert not running(project, "pg_sleep")()
     assert project.executed() == ["001_t.sql"]
     assert scalar(project, "SELECT to_regclass('t2') IS NULL") is True
+
+
+def test_a_second_connection_that_does_not_come_is_not_waited_for_in_the_end(
+    project: Project, proxy: Proxy
+) -> None:
+    """A pooler may have no connection left for it for as long as others work."""
+    proxy.hang()
+    url = project.cluster.url(project.database, port=proxy.port)
+    opening = Opening(Target(from_values({}, url).parameters, 30), "key", lock=True)
+    started = time.monotonic()
+    opening.close()
+    assert time.monotonic() - started < 8  # its own limit is 10
+    proxy.resume()
+    wait_for(lambda: not opening.is_alive())
+    others = "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = "
+    wait_for(lambda: scalar(project, f"{others}'{project.database}'") == 0)
 
 
 def test_kill_nine_needs_no_cleaning_up(project: Project) -> None:
