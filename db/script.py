@@ -51,7 +51,7 @@ _TOKENS = rb"""
     | \$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$(?P<dollar>) | \\(?P<psql>)
 """.replace(b"MARK", _MARK)
 # Behind a dot or an AS such a word is a name (which misleads psql).
-_WORDS = rb"""| (?<![\w$\x80-\xff.])(?<![^\w$\x80-\xff.](?i:as)\s)
+_WORDS = rb"""| (?<![\w$\x80-\xff.])
     (?i:(?P<begin>begin)|(?P<case>case)|(?P<finish>end))(?![\w$\x80-\xff])"""
 _TOKEN = re.compile(_TOKENS, re.X)
 # Most statements have nothing but these, and are one match. A `;` is never inside of them.
@@ -61,6 +61,8 @@ _INNER = rb"\(%b(?:(?:%b)%b){0,99}\)" % (_DULL, _ITEM, _DULL)
 _OUTER = rb"\(%b(?:(?:%b|%b)%b){0,99}\)" % (_DULL, _ITEM, _INNER, _DULL)
 _SIMPLE = re.compile(rb"%b(?:(?:%b|%b)%b){0,99};" % (_DULL, _ITEM, _OUTER, _DULL))
 _TOKEN_OF_ROUTINE = re.compile(_TOKENS + _WORDS, re.X)
+
+_AS = re.compile(rb"(?i)(?<![\w$\x80-\xff.])as\s+\Z")
 
 _GAP = re.compile(rb"[\s;]*(?:(?P<line>--[^\r\n]*)|(?P<block>/\*))?")
 _BLANK = re.compile(rb"\s*(--[^\r\n]*)?")
@@ -506,7 +508,8 @@ class Script:
                 while text[at - 1 : at] == mark:  # it goes on after a doubled quote
                     at = text.rfind(mark, 0, at - 1)
                 raise self._unclosed("this quote", at)
-            elif not depth:  # BEGIN ATOMIC … END, with CASE … END inside
+            elif not depth and not _AS.search(text[max(at - 40, 0) : at]):
+                # BEGIN ATOMIC … END, with CASE … END inside; behind AS it is a name
                 if what == "finish":
                     blocks -= blocks > 0
                 elif blocks:

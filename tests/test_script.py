@@ -84,7 +84,7 @@ SPLIT = {
     "atomic procedure": ("create procedure p() begin atomic insert into t values (1); end; x", 2),
     "names in an atomic body": (
         "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT begin, 1 AS begin, t.case, "
-        "(2)as\nEND, 'a'AS case, CASE WHEN bias THEN alias END FROM t; END; x",
+        "(2)as\r\n\tEND, 'a'AS case, CASE WHEN bias THEN alias END FROM t; END; x",
         2,
     ),
     "a function named begin": ("CREATE FUNCTION begin() AS $$ ; $$; x", 2),
