@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import NamedTuple, cast
 
@@ -64,12 +63,12 @@ class Server(NamedTuple):
     pooled: bool
 
 
-@dataclass(frozen=True, slots=True)
 class Target:
-    """Where to connect, by libpq's parameters; the password stays out of the repr."""
+    """Where to connect, by libpq's parameters. No dataclass, whose repr would show the password."""
 
-    parameters: Mapping[str, str] = field(repr=False)
-    timeout_s: float
+    def __init__(self, parameters: Mapping[str, str], timeout_s: float) -> None:
+        self.parameters = parameters
+        self.timeout_s = timeout_s
 
     @property
     def place(self) -> str:
@@ -171,7 +170,7 @@ class Target:
     def maintenance(self) -> Target:
         """The same server, where the target's database need not exist."""
         name = "template1" if self.parameters.get("dbname") == "postgres" else "postgres"
-        return replace(self, parameters={**self.parameters, "dbname": name})
+        return Target({**self.parameters, "dbname": name}, self.timeout_s)
 
     def create_database(self) -> bool:
         """Create the target's database if the server says that it is missing.

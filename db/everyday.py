@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -333,7 +332,7 @@ def _locked(guard: Guard) -> bool:
 def wait(settings: Settings, screen: Screen, timeout_s: float) -> None:
     """Wait until the server accepts connections. Raise `ConnectionFailed` if it does not."""
     with connection.target(settings) as target:
-        _await(replace(target, timeout_s=timeout_s), screen)
+        _await(Target(target.parameters, timeout_s), screen)
         screen.event(Note(f"{target.place} accepts connections"))
 
 

@@ -44,19 +44,20 @@ def discover(folder: Path, shown: str) -> tuple[Migration, ...]:
     migrations. Raise `FilesError` if there is no such folder, a .sql file is not named by the
     pattern, cannot be read, or is not UTF-8.
     """
-    return tuple(load(folder / name, f"{shown}/{name}") for name in names(folder, shown))
+    return tuple(load(path, f"{shown}/{path.name}") for path in paths(folder, shown))
 
 
-def names(folder: Path, shown: str) -> list[str]:
-    """Return the names of the folder's migrations in alphabetical order, unread."""
+def paths(folder: Path, shown: str) -> list[Path]:
+    """Return the folder's migrations in alphabetical order, unread."""
     if not folder.is_dir():
         raise FilesError(
             f"There is no folder {shown}.",
             "Create it, or set MIGRATIONS_DIR to the folder that holds the migrations.",
         )
-    found = sorted(entry.name for entry in folder.iterdir() if _is_sql(entry.name))
-    for name in found:
-        check_name(name, folder / name, f"{shown}/{name}")
+    found = [path for path in folder.iterdir() if _is_sql(path.name)]
+    found.sort(key=lambda path: path.name)
+    for path in found:
+        check_name(path.name, path, f"{shown}/{path.name}")
     return found
 
 

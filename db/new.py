@@ -49,7 +49,8 @@ def write(folder: Path, shown: str, description: str, *, transaction: bool = Tru
             f"{what} the name of a migration.",
             'Letters, digits and spaces: invoke db.new "add index to campaigns"',
         )
-    name = f"{_next(files.names(folder, shown), shown)}_{snake}"
+    taken = [path.name for path in files.paths(folder, shown)]
+    name = f"{_next(taken, shown)}_{snake}"
     if len(name) + len(".down.sql") > NAME_LENGTH:
         raise FilesError(f"The name is longer than {NAME_LENGTH} characters: {name[:40]}…")
     said = " ".join(description.split())
