@@ -30,7 +30,7 @@ from .ledger import Ledger
 from .plan import SCHEMA, Entry, Executed, Goal, Plan, Progress
 from .script import Script
 from .survey import survey
-from .watch import Guard, author, guard_name
+from .watch import Guard, author
 
 T = TypeVar("T")
 Cell: TypeAlias = "str | int | datetime | None"
@@ -309,7 +309,7 @@ def _changing(
     target: Target, conn: Connection, server: Server, settings: Settings, found: Stand
 ) -> Iterator[Ledger]:
     """Yield the ledger, made or adopted, in a transaction while no run is under way."""
-    guard = Guard(target.once(guard_name()), found.ledger.key)
+    guard = Guard(target, found.ledger.key)
     try:
         if settings.guard and not _locked(guard):
             raise LedgerError(f"Nothing was changed, because of {guard.holder()}.", "Wait for it.")

@@ -62,6 +62,7 @@ class Session:
         self.notices: list[Diagnostic] = []
         self.blockers: tuple[Blocker, ...] = ()
         self.shown = 0.0
+        self._blind = False
         conn.add_notice_handler(self._noticed)
 
     @classmethod
@@ -121,14 +122,14 @@ class Session:
         return self._opening
 
     def watched(self, key: str) -> Guard:
-        """Return the second connection, opened on first use."""
+        """Return the guard, opened on first use."""
         if self.guard is None:
             self.guard = self.open_guard(key).guard()
             self.guard_pid = self.guard.pid
         return self.guard
 
     def unwatch(self) -> None:
-        """Give up the second connection."""
+        """Give up the guard, and its lock."""
         if self.guard:
             self.guard.close()
         elif self._opening:
@@ -179,16 +180,16 @@ class Session:
     def watch(self, running: Running, elapsed_s: float) -> Iterator[Event]:
         """Look at what a statement waits for that has not answered for `elapsed_s` seconds."""
         phase, percent = "", None
-        if self.guard:
+        if self.guard and not self._blind:
             try:
                 seen = self.guard.look(self.name, progress=elapsed_s > _SHOW_S)
                 phase, percent, found = seen or ("", None, ())
                 # The look after a lock timeout finds nobody any more; who it was is still wanted.
                 self.blockers = found or (self.blockers if elapsed_s > 2 * TICK_S else ())
             except psycopg.Error as error:
-                self.unwatch()
+                self._blind = True
                 reason = self.target.redacted(str(error))
-                yield Note(f"what the statements wait for cannot be watched any more: {reason}")
+                yield Note(f"what the statements wait for cannot be watched: {reason}")
         if elapsed_s > _SHOW_S and time.monotonic() - self.shown > _SHOW_AGAIN_S:
             self.shown = time.monotonic()
             yield Progress(running.filename, elapsed_s, phase, percent, self.blockers)

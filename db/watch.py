@@ -1,8 +1,9 @@
-"""The second connection: it holds the lock that makes runs take turns, and looks at the first.
+"""Beside the connection that works: one that holds the lock of turns, and one that looks on.
 
 The lock is an advisory one of an open transaction, so it cannot leak through a transaction pooler
 nor survive kill -9. It is polled: a blocked pg_advisory_lock() would keep a snapshot that CREATE
-INDEX CONCURRENTLY waits for, while an idle transaction has none.
+INDEX CONCURRENTLY waits for, while an idle transaction has none. So what looks on is another
+connection: an index build that met a query of the lock's transaction would wait for its end.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 
@@ -95,11 +96,16 @@ _ANSWER_S = 0.1
 
 
 class Guard:
-    """The lock of one ledger, and a look at what another connection waits for."""
+    """The lock of one ledger, and a look at what another connection waits for.
 
-    def __init__(self, conn: Connection, key: str) -> None:
-        self._conn = conn
-        self._locked = False
+    Raise psycopg's error if it cannot be connected.
+    """
+
+    def __init__(self, target: Target, key: str) -> None:
+        self._target = target
+        self._conn = target.once(guard_name())
+        self._watching: Connection | None = None  # opened by the first look
+        self._locked = self._closed = False
         self._key = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
         self._progress: str | None = None
         self._thread: threading.Thread | None = None
@@ -138,10 +144,11 @@ class Guard:
     def holder(self) -> str:
         """Return who has the lock, in words."""
         unsigned = self._key % (1 << 64)
-        rows = self._rows(_HOLDER, [unsigned >> 32, unsigned & 0xFFFFFFFF])
-        if not rows:
+        query = self._conn.execute(_HOLDER, [unsigned >> 32, unsigned & 0xFFFFFFFF])
+        row = query.fetchone()
+        if row is None:
             return "another run"
-        application, user, address, age = rows[0]
+        application, user, address, age = cast("tuple[str, str, str, float | None]", row)
         name = str(application).removeprefix(f"{PREFIX}guard of ")
         return f"another run, {name} (as {user} from {address}, for {float(age or 0):.0f} s)"
 
@@ -149,7 +156,8 @@ class Guard:
         """Return what the session of that application_name does: phase, percentage, blockers.
 
         None if the server has not answered yet. Whoever calls this may hold the connection of a
-        pool that the answer waits for, and must get on with its own work.
+        pool that the answer waits for, and must get on with its own work. Raise psycopg's error if
+        there is no answer to be had; the lock is kept.
         """
         if self._thread is None:
             self._thread = threading.Thread(
@@ -166,10 +174,14 @@ class Guard:
 
     def _look(self, application: str, progress: bool) -> None:
         try:
+            if self._watching is None:
+                self._watching = self._target.once(guard_name())
             phase, percent = self.progress(application) if progress else ("", None)
             self._seen = phase, percent, self.blockers(application)
         except psycopg.Error as error:
             self._seen = error
+        if self._closed and self._watching:
+            self._watching.close()
 
     def blockers(self, application: str) -> tuple[Blocker, ...]:
         """Return up to five sessions that the session of that application_name waits for."""
@@ -201,19 +213,20 @@ class Guard:
         return str(phase), min(100.0, 100.0 * int(done) / int(total)) if total else None
 
     def close(self) -> None:
-        """Release the lock."""
-        if self._thread is not None:
-            with suppress(psycopg.Error):
-                self._conn.cancel_safe(timeout=1)
-            self._thread.join(1)
+        """Release the lock, and look no more."""
+        self._closed = True
         self._conn.close()
+        if self._thread is not None:
+            if self._watching:
+                with suppress(psycopg.Error):
+                    self._watching.cancel_safe(timeout=1)
+            self._thread.join(1)
+        if self._watching and not (self._thread and self._thread.is_alive()):
+            self._watching.close()
 
     def _rows(self, query: str, parameters: Sequence[Any]) -> list[Any]:
-        """Run a query in a savepoint, so that its failure does not cost the lock."""
-        with self._conn.transaction():
-            # pg_stat_activity is otherwise remembered until the end of the transaction.
-            self._conn.execute("SELECT pg_stat_clear_snapshot()")
-            return self._conn.execute(query, parameters).fetchall()
+        assert self._watching is not None
+        return self._watching.execute(query.encode(), parameters).fetchall()
 
 
 class Opening(threading.Thread):
@@ -229,7 +242,7 @@ class Opening(threading.Thread):
     def run(self) -> None:
         """Connect."""
         try:
-            guard = Guard(self._target.once(guard_name()), self._key)
+            guard = Guard(self._target, self._key)
         except psycopg.Error as error:
             self._made = error
             return

@@ -16,7 +16,7 @@ import pytest
 
 from db.config import from_values
 from db.connection import Target
-from db.watch import Opening
+from db.watch import Guard, Opening
 from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy
 from tests.servers import PgBouncer
@@ -802,6 +802,29 @@ def test_a_long_index_build_shows_how_far_it_is_and_whom_it_waits_for(project: P
 
 
 # 13. Engines
+
+
+def test_to_look_on_never_keeps_an_index_build_waiting(project: Project) -> None:
+    """It waits for the end of every transaction that has a snapshot when it comes to that point."""
+    guard = Guard(Target(from_values({}, project.url).parameters, 30), "key")
+    assert guard.lock()
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE TABLE a AS SELECT 1 AS id")
+        conn.execute("SET statement_timeout = '30s'")
+
+        def look() -> None:
+            for _ in range(200):
+                guard.look("migrations ", progress=True)
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        try:
+            while looking.is_alive():
+                conn.execute("CREATE INDEX CONCURRENTLY a_id ON a (id)")
+                conn.execute("DROP INDEX a_id")
+        finally:
+            looking.join()
+            guard.close()
 
 
 def test_a_server_without_advisory_locks_is_said_once_and_works(project: Project) -> None:

@@ -17,9 +17,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
+from db.config import from_values
+from db.connection import Target
 from db.watch import Guard
 from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy
@@ -297,8 +298,8 @@ def test_a_ledger_that_somebody_else_has_locked_is_waited_for_aloud(
 @contextlib.contextmanager
 def another_run(project: Project) -> Iterator[None]:
     """Be another run, whose turn it is."""
-    conn = psycopg.connect(project.url, autocommit=True, application_name="migrations guard of me")
-    guard = Guard(conn, "migrations:public.migrations")
+    target = Target(from_values({}, project.url).parameters, 30)
+    guard = Guard(target, "migrations:public.migrations")
     assert guard.lock()
     try:
         yield
