@@ -184,7 +184,7 @@ def prepare(
     round trip. Raise psycopg's errors: to wait for a lock, or for another run that creates it at
     the same time, is the caller's part.
     """
-    wanted = [] if lock_timeout_ms is None else [f"SET LOCAL lock_timeout = {lock_timeout_ms}"]
+    wanted: list[str] = []
     if not ledger.exists:
         wanted.append(_CREATE)
     elif not ledger.complete:
@@ -193,6 +193,10 @@ def prepare(
         wanted.append(f"ALTER TABLE {{table}} {add}{unique}")
     if unfinished and not ledger.has_unfinished:
         wanted.append(_CREATE_UNFINISHED)
+    if not wanted:
+        return ledger
+    if lock_timeout_ms is not None:
+        wanted.insert(0, f"SET LOCAL lock_timeout = {lock_timeout_ms}")
     conn.execute(ledger.compose(";".join(wanted)))  # several statements: one implicit transaction
     return Ledger(
         ledger.schema,

@@ -399,6 +399,12 @@ class Run:
             use, make = "SELECT, INSERT, UPDATE, DELETE", "USAGE, CREATE ON SCHEMA public"
             advice.append(f'To use it:  GRANT {use} ON {table} TO "{user}";')
             advice.append(f'To make it: GRANT {make} TO "{user}";')
+        if isinstance(error, psycopg.errors.DuplicateObject):
+            advice.insert(0, "Set MIGRATIONS_TABLE to another name, such as db_migrations.")
+        if isinstance(error, psycopg.errors.UniqueViolation):
+            advice.insert(
+                0, f"{error.diag.message_detail} Leave one row in {self._settings.ledger}."
+            )
         return LedgerError(f"The ledger cannot be used: {said} ({error.sqlstate})", *advice)
 
     def _interrupted(self, signal_number: int) -> Interrupted:

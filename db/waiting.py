@@ -24,6 +24,12 @@ _SAY_AGAIN_S = 30.0
 _TRIES = 3  # of a second connection
 _LOCKED = {"55P03", "40P01", "40001"}  # lock not available, deadlock, serialization failure
 _TAKEN = "23505"
+# What CREATE TABLE IF NOT EXISTS fails with if another session creates it at the same moment.
+_CREATED = (
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.DuplicateTable,
+    psycopg.errors.DuplicateObject,
+)
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
 
@@ -83,8 +89,6 @@ def read(session: Session, look: Callable[[], T]) -> Generator[Event, None, T]:
 def prepare(session: Session, found: Survey, *, unfinished: bool) -> Generator[Event, None, Ledger]:
     """Create or adopt the ledger, and return it; a lock on it is waited for like any other."""
     started, book, settings = time.monotonic(), found.ledger, session.settings
-    if book.complete and (book.has_unfinished or not unfinished) and not found.unchecked:
-        return book
     while True:
         try:
             timeout_ms = session.lock_timeout_ms
@@ -92,17 +96,17 @@ def prepare(session: Session, found: Survey, *, unfinished: bool) -> Generator[E
             if found.unchecked:
                 ledger.fill_in(session.conn, made, found.unchecked)
             return made
-        except (
-            psycopg.errors.LockNotAvailable,
-            psycopg.errors.DeadlockDetected,
-            psycopg.errors.UniqueViolation,  # another run creates it
-            psycopg.errors.DuplicateTable,
-        ):
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if time.monotonic() - started > settings.lock_wait_s:
                 raise
-        yield Waiting("the ledger, which another session uses", time.monotonic() - started)
-        nap()
-        book = ledger.find(session.conn, settings.ledger)
+            yield Waiting("the ledger, which another session uses", time.monotonic() - started)
+            nap()
+            book = ledger.find(session.conn, settings.ledger)
+        except _CREATED as error:
+            found_now = ledger.find(session.conn, settings.ledger)
+            if found_now == book:  # not by another run: something else has the name
+                raise error from None
+            book = found_now
 
 
 class Patience:

@@ -8,18 +8,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 import pytest
 
+from db import waiting
 from db.config import from_values
 from db.connection import Target
+from db.ledger import Ledger
+from db.plan import Goal
+from db.session import Session
+from db.survey import survey
 from db.watch import Guard, Opening
 from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy
 from tests.servers import PgBouncer
+
+T = TypeVar("T")
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -282,6 +291,58 @@ def test_many_runners_execute_each_file_once_and_all_end_well(
     assert counted == list(range(3, 30))
     assert len(project.executed()) == 28
     assert unfinished == (0,)
+
+
+def test_runs_that_create_the_ledger_at_the_same_moment_all_get_it(project: Project) -> None:
+    """IF NOT EXISTS looks once; what appears after the look is one of three errors."""
+    at_once = threading.Barrier(6)
+
+    def create(_: int) -> list[Ledger]:
+        made = []
+        target = Target(from_values({}, project.url).parameters, 30)
+        session = finish(Session.open(target, from_values({}, project.url), create=False))
+        try:
+            for n in range(200):
+                session.settings = from_values({"MIGRATIONS_TABLE": f"ledger_{n}"}, project.url)
+                found = survey(session.conn, session.settings, Goal("db.migrate-run"))
+                at_once.wait(30)
+                made.append(finish(waiting.prepare(session, found, unfinished=True)))
+                at_once.wait(30)
+        finally:
+            session.close()
+        return made
+
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(create, range(6)))
+    assert len(made[0]) == 200
+    assert all(ledgers == made[0] for ledgers in made)
+
+
+def test_a_ledger_that_cannot_be_made_is_said_at_once(project: Project) -> None:
+    project.write("001_a.sql", "SELECT 1;")
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE TYPE migrations AS ENUM ('a')")
+        done = project.invoke("db.migrate-run")
+        assert done.returncode == 2
+        assert 'type "migrations" already exists (42710)\nSet MIGRATIONS_TABLE to' in done.stderr
+        conn.execute("DROP TYPE migrations")
+        conn.execute("CREATE TABLE migrations (id serial, filename text, executed_at timestamp)")
+        conn.execute("INSERT INTO migrations (filename) VALUES ('001_a.sql'), ('001_a.sql')")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 2
+    assert "Key (filename)=(001_a.sql) is duplicated. Leave one row in migrations." in done.stderr
+
+
+def finish(steps: Generator[object, None, T]) -> T:
+    """Return what a generator returns."""
+
+    def whole() -> Generator[object, None, None]:
+        result.append((yield from steps))
+
+    result: list[T] = []
+    for _ in whole():
+        pass
+    return result[0]
 
 
 def test_a_waiting_runner_says_whom_it_waits_for(project: Project) -> None:
