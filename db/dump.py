@@ -22,7 +22,7 @@ from .events import Note
 from .everyday import READ_ONLY, Screen, connected
 from .script import Script
 
-_HEADER = b"-- The schema, written by: invoke db.dump\n-- A new database gets it: invoke db.migrate"
+_HEADER = files.DUMPED + b"-- A new database gets it: invoke db.migrate"
 # Timeouts that the runner sets, or that older servers lack; and what needs an owner's rights.
 _DROPPED = re.compile(rb"(?i)\\|SET \w+_timeout\b|COMMENT ON EXTENSION\b")
 _NAMED = re.compile(rb"^-- Name: .*", re.MULTILINE)

@@ -13,6 +13,7 @@ from . import checksum
 from .errors import FilesError
 
 NAME_LENGTH = 255  # characters: the ledger's filename column
+DUMPED = b"-- The schema, written by: invoke db.dump\n"
 _NAME = re.compile(r"(?P<number>\d+)_.+\.sql", re.ASCII | re.DOTALL)
 _RULE = "Migrations are named [number]_[description].sql, such as 002_add_index_to_campaigns.sql."
 
@@ -59,6 +60,12 @@ def paths(folder: Path, shown: str) -> list[Path]:
     for path in found:
         check_name(path.name, path, f"{shown}/{path.name}")
     return found
+
+
+def is_dump(path: Path) -> bool:
+    """Return whether db.dump has written the file."""
+    with path.open("rb") as file:
+        return file.read(len(DUMPED)) == DUMPED
 
 
 def _is_sql(name: str) -> bool:

@@ -95,7 +95,8 @@ def _schema(
         return (), []
     row = executed.get(SCHEMA)
     if row is not None:
-        if row.checksum in (None, files.load(settings.schema, shown).checksum):
+        known = row.checksum in (None, files.load(settings.schema, shown).checksum)
+        if known or files.is_dump(settings.schema):  # which holds what the migrations made
             return (), []
         return (), [Note(f"{shown} was edited after it was loaded; only new databases get it")]
     empty = ledger.is_empty(conn, book)

@@ -678,6 +678,7 @@ def test_a_dump_sets_up_a_new_database_with_nothing_left_to_run(
     text = (project.folder / "db" / "schema.sql").read_text()
     assert "restrict" not in text
     assert "Dumped" not in text
+    assert "edited" not in project.invoke("db.migrate").stdout
     write(project, 3)
     other = {"DATABASE_URL": cluster.url(f"{project.database}_copy")}
     try:
