@@ -19,7 +19,7 @@ from .config import Settings
 from .connection import Target
 from .errors import MigrationsError, SettingsError
 from .events import Note
-from .everyday import READ_ONLY, Screen, connected
+from .everyday import Screen, connected, read_only
 from .script import Script
 
 _HEADER = files.DUMPED + b"-- A new database gets it: invoke db.migrate"
@@ -69,8 +69,10 @@ def _reached(target: Target) -> tuple[list[str], dict[str, str]]:
 
 def dump(settings: Settings, screen: Screen, path: Path) -> None:
     """Write the schema, and what is executed, to a file that db.migrate can load."""
-    with connected(settings, screen, writing=False) as (target, conn, _):
-        conn.execute(READ_ONLY)
+    with (
+        connected(settings, screen, writing=False) as (target, conn, server),
+        read_only(conn, server),
+    ):
         book = ledger.find(conn, settings.ledger)
         executed = ledger.read(conn, book)
         row = conn.execute("SELECT pg_export_snapshot()").fetchone()

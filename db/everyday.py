@@ -36,7 +36,8 @@ T = TypeVar("T")
 Cell: TypeAlias = "str | int | datetime | None"
 Confirm = Callable[[str], None]  # raises, unless the answer is yes
 
-READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_READ_ONLY = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_NO_LONG_WAIT = b"SET LOCAL lock_timeout = '5s'"
 _STATUS = ("filename", "state", "executed_at", "duration_ms", "executed_by")
 _PLAN = ("filename", "runs", "statements")
 
@@ -96,15 +97,25 @@ def _explained(target: Target, state: str) -> Iterator[None]:
     except psycopg.Error as error:
         said = target.redacted(error.diag.message_primary or str(error))
         code = f" ({error.sqlstate})" if error.sqlstate else ""
-        raise LedgerError(f"{said}{code}", state) from None
+        locked = isinstance(error, psycopg.errors.LockNotAvailable)
+        advice = [state, "Another session has locked the ledger; try again."] if locked else [state]
+        raise LedgerError(f"{said}{code}", *advice) from None
 
 
 @contextmanager
 def reading(settings: Settings, screen: Screen) -> Iterator[Connection]:
     """Yield a connection in a transaction in which nothing can be written."""
-    with connected(settings, screen, writing=False) as (_, conn, _server):
-        conn.execute(READ_ONLY)
+    with connected(settings, screen, writing=False) as (_, conn, server), read_only(conn, server):
         yield conn
+
+
+@contextmanager
+def read_only(conn: Connection, server: Server) -> Iterator[None]:
+    """Be in a transaction in which nothing can be written, and no lock is waited for for long."""
+    limits = [_NO_LONG_WAIT] if "lock_timeout" in server.settings else []
+    conn.execute(b";".join([_READ_ONLY, *limits]))
+    yield
+    conn.execute("ROLLBACK")
 
 
 def stand(conn: Connection, settings: Settings) -> Stand:
@@ -230,7 +241,8 @@ def baseline(settings: Settings, screen: Screen, confirm: Confirm, to: str) -> N
     Only what is missing in the ledger is added; rows that it has stay as they are.
     """
     with connected(settings, screen, writing=True) as (target, conn, server):
-        found = stand(conn, settings)
+        with read_only(conn, server):
+            found = stand(conn, settings)
         if not found.executed and ledger.is_empty(conn, found.ledger):
             raise LedgerError(
                 "The database is empty, so nothing is in it that could be recorded.",
@@ -254,7 +266,8 @@ def baseline(settings: Settings, screen: Screen, confirm: Confirm, to: str) -> N
 def repair(settings: Settings, screen: Screen, confirm: Confirm, name: str, how: str) -> None:
     """Change what the ledger says about one file. `how`: accept, forget or mark."""
     with connected(settings, screen, writing=True) as (target, conn, server):
-        found = stand(conn, settings)
+        with read_only(conn, server):
+            found = stand(conn, settings)
         names = (*found.executed, *found.progress)
         gone = [Migration(n, settings.folder / n, n, "") for n in names]
         known = {m.filename: m for m in (*gone, *found.files)}
@@ -315,7 +328,7 @@ def _changing(
             raise LedgerError(f"Nothing was changed, because of {guard.holder()}.", "Wait for it.")
         with conn.transaction():
             if "lock_timeout" in server.settings:
-                conn.execute("SET LOCAL lock_timeout = '5s'")
+                conn.execute(_NO_LONG_WAIT)
             book = ledger.prepare(conn, found.ledger, None, unfinished=False)
             yield book
     finally:

@@ -296,6 +296,20 @@ def test_a_ledger_that_somebody_else_has_locked_is_waited_for_aloud(
     mixed.complete(project)
 
 
+@pytest.mark.parametrize("command", ["db.status", "db.plan", "db.dump", "db.baseline --yes"])
+def test_a_ledger_that_somebody_else_has_locked_is_not_looked_at(
+    project: Project, command: str
+) -> None:
+    mixed.write(project)
+    assert project.invoke("db.migrate-single", "01_counts.sql").returncode == 0
+    with project.cluster.connect(project.database, autocommit=False) as other:
+        other.execute("LOCK TABLE migrations IN ACCESS EXCLUSIVE MODE")
+        done = project.invoke(*command.split())
+    assert done.returncode == 2
+    assert "lock timeout (55P03)" in done.stderr
+    assert "Another session has locked the ledger" in done.stderr
+
+
 @contextlib.contextmanager
 def another_run(project: Project) -> Iterator[None]:
     """Be another run, whose turn it is."""
