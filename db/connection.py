@@ -182,7 +182,7 @@ class Target:
             return False
         try:
             with self.maintenance.once("migrations") as conn:
-                if conn.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone():
+                if conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
                     return False
                 conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
                 return True

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeCluster, Project
-from tests.servers import DEPLOY_PASSWORD, Cluster, PgBouncer
+from tests.servers import DEPLOY, DEPLOY_PASSWORD, Cluster, PgBouncer
 
 NODE_LEDGER = """
 CREATE TABLE migrations (
@@ -446,7 +446,9 @@ def test_baseline_while_a_run_is_under_way_is_refused(project: Project) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         with project.cluster.connect(project.database) as conn:
-            query = "SELECT FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(30)' AND state = %s"
+            query = (
+                "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(30)' AND state = %s"
+            )
             if conn.execute(query, ["active"]).fetchone():
                 break
         time.sleep(0.05)
@@ -845,8 +847,19 @@ def test_create_drop_and_reset_on_a_server_of_this_machine(
     assert "001_t1.sql" in project.invoke("db.status", env=env).stdout
     assert "dropped the database" in project.invoke("db.drop", "--yes", env=env).stdout
     with cluster.connect() as conn:
-        assert not conn.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone()
+        assert not conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()
     assert project.invoke("db.drop", "--yes", env=env).returncode == 0
+
+
+def test_a_database_that_is_there_needs_no_right_to_create_one(project: Project) -> None:
+    env = {"DATABASE_URL": project.cluster.url(project.database, role=DEPLOY)}
+    assert "exists already" in project.invoke("db.create", env=env).stdout
+    with project.cluster.connect() as conn:
+        conn.execute(f"REVOKE CONNECT ON DATABASE {project.database} FROM public".encode())
+    done = project.invoke("db.migrate", env=env)
+    assert done.returncode == 2
+    assert f'permission denied for database "{project.database}"' in done.stderr
+    assert "CREATE DATABASE" not in done.stderr
 
 
 def test_drop_on_a_server_elsewhere_wants_the_name_again(
