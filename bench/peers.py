@@ -146,6 +146,17 @@ _POSTGRATOR = """new (await import(modules + "/postgrator/postgrator.js")).defau
     migrationPattern: "migrations/*", driver: "pg", database: new URL(url).pathname.slice(1),
     execQuery: (query) => client.query(query),
   }).migrate()"""
+_KNEX = """\
+const [modules, url] = process.argv.slice(2);
+const knex = require(modules + "/knex")({ client: "pg", connection: url });
+knex.migrate.latest({ directory: "migrations" }).finally(() => knex.destroy())
+  .catch((error) => { console.error(error.message); process.exit(1); });
+"""
+_KNEX_MIGRATION = """\
+const {{ readFileSync }} = require("fs");
+exports.up = (knex) => knex.raw(readFileSync("sql/{n:06d}_{name}.sql", "utf8"));
+exports.down = () => {{}};
+"""
 _SQITCH = """\
 exec perl -CAS -I"$1/usr/share/perl5" $(printf -- '-I%s ' "$1"/usr/lib/*/perl5/5*) \\
     "$1/usr/bin/sqitch" deploy --client "$2" "db:$3"
@@ -235,6 +246,13 @@ PEERS = [  # the references first, then us, then the others
         {"migrations/{n}.do.{name}.sql": "{sql}"},
         {"migrate.js": _NODE.replace("MIGRATE", _POSTGRATOR)},
         packages="npm postgrator pg",
+    ),
+    Peer(
+        "knex",
+        "node migrate.js {home}/node_modules {url}",
+        {**_SQL, "migrations/{n:06d}_{name}.js": _KNEX_MIGRATION},
+        {"migrate.js": _KNEX},
+        packages="npm knex pg",
     ),
     Peer(
         "sqitch",

@@ -11,7 +11,7 @@ from typing import Any
 
 from .peers import FLOOR, ONE_STRING, OURS, PSQL, REFERENCES
 
-_BEHIND = ("Alembic", "node-pg-migrate", "graphile-migrate", "sqitch")
+_BEHIND = ("Alembic", "node-pg-migrate", "graphile-migrate", "knex", "sqitch")
 _LOCAL = ["apply-1", "apply-10", "apply-100", "apply-1000", "nothing-to-do", "one-more"]
 _OTHER = ["apply-100-10ms", "apply-100-30ms", "copy-100mb", "insert-100mb", "stall"]
 _MEMORY = ["nothing-to-do", "apply-100", "apply-1000", "copy-100mb", "insert-100mb"]
