@@ -97,7 +97,7 @@ def dump(settings: Settings, screen: Screen, path: Path) -> None:
 
 def _normalised(text: bytes) -> list[bytes]:
     """Return the statements, each with its comment, without what differs from dump to dump."""
-    script, kept, at = Script.parse(text, "the dump"), [], 0
+    script, kept, at = Script(text, "the dump"), [], 0
     for found in script.statements():
         sql, gap = script.sql(found), text[at : found.start]
         at = found.end if sql[:1] == b"\\" else text.index(b";", found.end) + 1

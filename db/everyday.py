@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import sql
 
 from . import connection, files, ledger, units
-from . import plan as plans
 from .config import Settings
 from .connection import Connection, Server, Target
 from .errors import (
@@ -29,7 +28,7 @@ from .files import Migration
 from .ledger import Ledger
 from .plan import SCHEMA, Entry, Executed, Goal, Plan, Progress
 from .script import Script
-from .survey import survey
+from .survey import Survey, base_schema, stand, survey
 from .watch import Guard, author
 
 T = TypeVar("T")
@@ -48,21 +47,6 @@ class Screen(Protocol):
     def event(self, event: Event) -> None: ...
     def error(self, error: MigrationsError) -> None: ...
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None: ...
-
-
-class Stand(NamedTuple):
-    """Files and ledger side by side. `schema`: the base schema's file, where there is one."""
-
-    ledger: Ledger
-    executed: dict[str, Executed]
-    progress: dict[str, list[Progress]]
-    migrations: tuple[Migration, ...]
-    plan: Plan
-    schema: Migration | None
-
-    @property
-    def files(self) -> tuple[Migration, ...]:
-        return (*filter(None, [self.schema]), *self.migrations)
 
 
 def drive(events: Generator[Event, None, T], screen: Screen) -> T:
@@ -118,25 +102,11 @@ def read_only(conn: Connection, server: Server) -> Iterator[None]:
     conn.execute("ROLLBACK")
 
 
-def stand(conn: Connection, settings: Settings) -> Stand:
-    """Return what stands. Reads only."""
-    book = ledger.find(conn, settings.ledger)
-    executed = ledger.read(conn, book)
-    progress = ledger.read_progress(conn, book)
-    migrations = files.discover(settings.folder, settings.shown(settings.folder))
-    schema = None
-    if settings.schema.is_file():
-        found = files.load(settings.schema, settings.shown(settings.schema))
-        schema = Migration(SCHEMA, found.path, found.shown, found.checksum)
-    made = plans.make(migrations, executed, progress)
-    return Stand(book, executed, progress, migrations, made, schema)
-
-
 def status(settings: Settings, screen: Screen, *, check: bool) -> None:
     """Show every file and its state; with `check`, raise `CheckFailed` unless all are executed."""
     with reading(settings, screen) as conn:
         found = stand(conn, settings)
-        entries = [*_schema_entry(conn, found), *found.plan.entries]
+        entries = [*_schema_entry(conn, settings, found), *found.plan.entries]
     for note in found.plan.notes:
         screen.event(note)
     if entries:
@@ -159,11 +129,15 @@ def status(settings: Settings, screen: Screen, *, check: bool) -> None:
         raise CheckFailed(f"Not everything is executed: {totals}.", *_advice(found.plan))
 
 
-def _schema_entry(conn: Connection, found: Stand) -> list[Entry]:
+def _schema_entry(conn: Connection, settings: Settings, found: Survey) -> list[Entry]:
     if SCHEMA in found.executed:
         return [Entry(SCHEMA, "executed", found.executed[SCHEMA])]
-    loads = found.schema and not found.executed and ledger.is_empty(conn, found.ledger)
+    loads = not found.executed and base_schema(settings) and ledger.is_empty(conn, found.ledger)
     return [Entry(SCHEMA, "pending")] if loads else []
+
+
+def _files(settings: Settings, found: Survey) -> list[Migration]:
+    return [*filter(None, [base_schema(settings)]), *found.migrations]
 
 
 def _advice(made: Plan) -> list[str]:
@@ -248,7 +222,7 @@ def baseline(settings: Settings, screen: Screen, confirm: Confirm, to: str) -> N
                 "The database is empty, so nothing is in it that could be recorded.",
                 "To set it up: invoke db.migrate",
             )
-        wanted = found.files
+        wanted = _files(settings, found)
         if to:
             wanted = wanted[: wanted.index(files.find(wanted, to)) + 1]
         missing = [m for m in wanted if m.filename not in found.executed]
@@ -270,7 +244,7 @@ def repair(settings: Settings, screen: Screen, confirm: Confirm, name: str, how:
             found = stand(conn, settings)
         names = (*found.executed, *found.progress)
         gone = [Migration(n, settings.folder / n, n, "") for n in names]
-        known = {m.filename: m for m in (*gone, *found.files)}
+        known = {m.filename: m for m in (*gone, *_files(settings, found))}
         chosen = files.find(tuple(known.values()), name)
         change = _change(found, chosen, how)
         if isinstance(change, Note):
@@ -289,7 +263,7 @@ def repair(settings: Settings, screen: Screen, confirm: Confirm, name: str, how:
         screen.event(Note("done", filename=chosen.filename))
 
 
-def _change(found: Stand, chosen: Migration, how: str) -> str | Note:
+def _change(found: Survey, chosen: Migration, how: str) -> str | Note:
     """Return what would change, or a note that nothing has to. Raise if it cannot be done."""
     name, row = chosen.filename, found.executed.get(chosen.filename)
     if how == "forget":
@@ -309,7 +283,7 @@ def _change(found: Stand, chosen: Migration, how: str) -> str | Note:
     return f"checksum {(row.checksum or 'none')[:12]} becomes {chosen.checksum[:12]}"
 
 
-def _forgetting(found: Stand, chosen: Migration) -> str | Note:
+def _forgetting(found: Survey, chosen: Migration) -> str | Note:
     if chosen.filename in found.executed:
         return "its row is removed" + ("; it runs again" if chosen.checksum else "")
     if chosen.filename in found.progress:
@@ -319,7 +293,7 @@ def _forgetting(found: Stand, chosen: Migration) -> str | Note:
 
 @contextmanager
 def _changing(
-    target: Target, conn: Connection, server: Server, settings: Settings, found: Stand
+    target: Target, conn: Connection, server: Server, settings: Settings, found: Survey
 ) -> Iterator[Ledger]:
     """Yield the ledger, made or adopted, in a transaction while no run is under way."""
     guard = Guard(target, found.ledger.key)

@@ -79,7 +79,7 @@ class Rollback(Run):
             session, lambda: ledger.read(session.conn, self._ledger, session.lock_timeout_ms)
         )
         todo = tuple(d for d in self._downs if undone(d.filename) in executed)
-        self._survey = Survey(self._ledger, executed, {}, Plan((), (), ()), todo, (), {})
+        self._survey = Survey(self._ledger, executed, {}, (), Plan((), (), ()), {}, todo)
         yield from self._confirm()
 
     def _check(self) -> bool:

@@ -225,7 +225,7 @@ class _Frame(NamedTuple):
 class Script:
     """A file of SQL: its statements, in order, and where they are."""
 
-    def __init__(self, text: bytes | mmap.mmap, shown: str) -> None:
+    def __init__(self, text: bytes | mmap.mmap, shown: str = "<string>") -> None:
         self.path = shown
         self._text = text
         self._first = 3 if text[:3] == codecs.BOM_UTF8 else 0
@@ -238,11 +238,6 @@ class Script:
             if os.fstat(file.fileno()).st_size < _BLOCK:
                 return cls(file.readall(), shown)
             return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), shown)
-
-    @classmethod
-    def parse(cls, text: bytes, shown: str = "<string>") -> Script:
-        """Return the script of a text."""
-        return cls(text, shown)
 
     def close(self) -> None:
         """Give the map back; a scan that was not finished keeps it until it is collected."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from . import files, ledger, plan
@@ -16,15 +16,16 @@ from .plan import SCHEMA, Executed, Goal, Plan, Progress
 
 
 class Survey(NamedTuple):
-    """What stands, and `todo`: what the goal makes of it, in order."""
+    """Files and ledger side by side, and `todo`: what a goal makes of them, in order."""
 
     ledger: Ledger
     executed: Mapping[str, Executed]
     progress: Mapping[str, list[Progress]]
+    migrations: tuple[Migration, ...]
     plan: Plan
-    todo: tuple[Migration, ...]
-    notes: tuple[Note, ...]
     unchecked: Mapping[str, str]  # checksums of files that the Node code executed
+    todo: tuple[Migration, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def idle(self) -> bool:
@@ -32,10 +33,8 @@ class Survey(NamedTuple):
         return not self.todo and not self.unchecked and self.ledger.complete
 
 
-def survey(
-    conn: Connection, settings: Settings, goal: Goal, lock_timeout_ms: int | None = None
-) -> Survey:
-    """Return what stands and what is to be done; nothing is written.
+def stand(conn: Connection, settings: Settings, lock_timeout_ms: int | None = None) -> Survey:
+    """Return what stands, with nothing to be done about it. Nothing is written.
 
     Raise `FilesError` or `LedgerError` for what must be put right first, and
     `psycopg.errors.LockNotAvailable` if the ledger is locked for longer than that.
@@ -44,43 +43,58 @@ def survey(
     executed = ledger.read(conn, book, lock_timeout_ms)
     progress = ledger.read_progress(conn, book, lock_timeout_ms)
     migrations = files.discover(settings.folder, settings.shown(settings.folder))
-    made = plan.make(migrations, executed, progress)
-    notes = [*_adoption(book, executed), *made.notes]
-    if goal.only:
-        todo, more = _only(migrations, made, executed, goal)
-    else:
-        plan.refuse_changed(made)
-        todo, more = made.pending, []
-        if goal.schema:
-            first, more = _schema(conn, settings, book, executed)
-            todo = (*first, *todo)
-        if not migrations:
-            more.append(Note(f"the folder {settings.shown(settings.folder)} holds no migrations"))
     unchecked = {
         m.filename: m.checksum
         for m in migrations
         if m.filename in executed and executed[m.filename].checksum is None
     }
-    return Survey(book, executed, progress, made, todo, (*notes, *more), unchecked)
+    made = plan.make(migrations, executed, progress)
+    return Survey(book, executed, progress, migrations, made, unchecked)
 
 
-def _adoption(book: Ledger, executed: Mapping[str, Executed]) -> list[Note]:
+def survey(
+    conn: Connection, settings: Settings, goal: Goal, lock_timeout_ms: int | None = None
+) -> Survey:
+    """Return what stands and what is to be done; nothing is written. Raise as `stand` does."""
+    found = stand(conn, settings, lock_timeout_ms)
+    if goal.only:
+        todo, more = _only(found, goal)
+    else:
+        plan.refuse_changed(found.plan)
+        todo, more = found.plan.pending, []
+        if goal.schema:
+            first, more = _schema(conn, settings, found)
+            todo = (*first, *todo)
+        if not found.migrations:
+            more.append(Note(f"the folder {settings.shown(settings.folder)} holds no migrations"))
+    return found._replace(todo=todo, notes=(*_adoption(found), *found.plan.notes, *more))
+
+
+def base_schema(settings: Settings) -> Migration | None:
+    """Return the base schema's file, if there is one, under its name in the ledger."""
+    if not settings.schema.is_file():
+        return None
+    file = files.load(settings.schema, settings.shown(settings.schema))
+    return file._replace(filename=SCHEMA)
+
+
+def _adoption(found: Survey) -> list[Note]:
+    book = found.ledger
     if not book.exists or book.complete:
         return []
-    return [Note(f"adopting the ledger {book.schema}.{book.table}: {len(executed)} executed")]
+    number = len(found.executed)
+    return [Note(f"adopting the ledger {book.schema}.{book.table}: {number} executed")]
 
 
-def _only(
-    migrations: Sequence[Migration], made: Plan, executed: Mapping[str, Executed], goal: Goal
-) -> tuple[tuple[Migration, ...], list[Note]]:
-    wanted = files.find(migrations, goal.only)
-    row = executed.get(wanted.filename)
+def _only(found: Survey, goal: Goal) -> tuple[tuple[Migration, ...], list[Note]]:
+    wanted = files.find(found.migrations, goal.only)
+    row = found.executed.get(wanted.filename)
     if row is not None:
         when = f" on {row.executed_at:%Y-%m-%d at %H:%M:%S %Z}" if row.executed_at else ""
-        changed = " It has changed since." if wanted.filename in made.named("changed") else ""
+        changed = " It has changed since." if wanted.filename in found.plan.named("changed") else ""
         message = f"{wanted.filename} was already executed{when.rstrip()}.{changed}"
         return (), [Note(message, "warning")]
-    earlier = [m.filename for m in made.pending if m.filename < wanted.filename]
+    earlier = [m.filename for m in found.plan.pending if m.filename < wanted.filename]
     if not earlier:
         return (wanted,), []
     more = f" and {len(earlier) - 1} more" if earlier[1:] else ""
@@ -88,19 +102,17 @@ def _only(
 
 
 def _schema(
-    conn: Connection, settings: Settings, book: Ledger, executed: Mapping[str, Executed]
+    conn: Connection, settings: Settings, found: Survey
 ) -> tuple[tuple[Migration, ...], list[Note]]:
-    shown = settings.shown(settings.schema)
-    if not settings.schema.is_file() and SCHEMA in executed:
-        return (), []
-    row = executed.get(SCHEMA)
+    shown, executed = settings.shown(settings.schema), found.executed
+    schema, row = base_schema(settings), executed.get(SCHEMA)
     if row is not None:
-        known = row.checksum in (None, files.load(settings.schema, shown).checksum)
+        known = schema is None or row.checksum in (None, schema.checksum)
         if known or files.is_dump(settings.schema):  # which holds what the migrations made
             return (), []
         return (), [Note(f"{shown} was edited after it was loaded; only new databases get it")]
-    empty = ledger.is_empty(conn, book)
-    if executed or (book.exists and not empty):
+    empty = ledger.is_empty(conn, found.ledger)
+    if executed or (found.ledger.exists and not empty):
         return (), [Note(f"{shown} is taken as loaded: this ledger was set up without it")]
     if not empty:
         raise LedgerError(
@@ -109,5 +121,4 @@ def _schema(
             "If only the migrations are wanted: invoke db.migrate-run",
             "If the base schema and the migrations are already in it: invoke db.baseline",
         )
-    schema = files.load(settings.schema, shown)
-    return (Migration(SCHEMA, schema.path, schema.shown, schema.checksum),), []
+    return (schema or files.load(settings.schema, shown),), []

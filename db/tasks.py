@@ -257,7 +257,7 @@ def rollback(
     it is pending again then. If a companion is missing, nothing runs.
     """
     with _reporting(c, json) as report:
-        from . import config, connection, everyday
+        from . import config, connection, everyday, survey
         from . import rollback as backwards
 
         if steps < 1 or (to and steps > 1):
@@ -265,7 +265,7 @@ def rollback(
         settings = config.read()
         with connection.target(settings) as target:  # one for both, should it be embedded
             with everyday.reading(settings, report) as conn:
-                executed = everyday.stand(conn, settings).executed
+                executed = survey.stand(conn, settings).executed
             downs = backwards.companions(executed, settings, steps, _given("--to", to))
             if not downs:
                 report.event(Note("nothing to roll back"))
@@ -303,7 +303,7 @@ def lint(c: Context, file: list[str], json: bool = False) -> None:
     which rules hold.
     """
     with _reporting(c, json) as report:
-        from . import config, everyday, files
+        from . import config, everyday, files, survey
         from . import new as drafts
 
         settings = config.read(required=False)
@@ -312,7 +312,7 @@ def lint(c: Context, file: list[str], json: bool = False) -> None:
             migrations = tuple(drafts.chosen(migrations, _given("--file", f)) for f in file)
         elif settings.parameters:
             with everyday.reading(settings, report) as conn:
-                migrations = everyday.stand(conn, settings).plan.pending
+                migrations = survey.stand(conn, settings).plan.pending
         found = list(drafts.lint(migrations, settings.root)) if migrations else []
         for error in found:
             report.error(error)

@@ -25,16 +25,16 @@ from db.script import (
 
 
 def split(text: str | bytes) -> list[str]:
-    script = Script.parse(text if isinstance(text, bytes) else text.encode())
+    script = Script(text if isinstance(text, bytes) else text.encode())
     return [script.sql(s).decode() for s in script.statements()]
 
 
 def kinds(text: str) -> list[str]:
-    return [s.kind for s in Script.parse(text.encode()).statements()]
+    return [s.kind for s in Script(text.encode()).statements()]
 
 
 def refused(text: str) -> ScriptError:
-    script = Script.parse(text.encode(), "001_a.sql")
+    script = Script(text.encode(), "001_a.sql")
     with pytest.raises(ScriptError) as error:
         script.check()
     assert error.value.location is not None
@@ -105,7 +105,7 @@ def test_statements_are_split_as_psql_splits_them(text: str, expected: list[str]
 @pytest.mark.parametrize("rows", ["", "1\t\\.\n\\.x\n;'\n"], ids=["no rows", "rows"])
 def test_copy_data_end_at_their_own_line(line: str, end: str | None, rows: str) -> None:
     head = f"COPY t (a, b) FROM STDIN WITH (FORMAT csv);  -- rows\n{rows}".replace("\n", line)
-    script = Script.parse((head + (end or "").replace("\n", line)).encode())
+    script = Script((head + (end or "").replace("\n", line)).encode())
     (found,) = script.statements()
     assert found.kind == "COPY FROM STDIN"
     assert found.data is not None
@@ -234,10 +234,10 @@ def test_the_index_of_a_concurrent_statement_is_known(text: str, target: object)
 def test_directives_are_read_above_the_first_statement() -> None:
     text = b"\xef\xbb\xbf-- x\n--MIGRATE : no-transaction, lock-timeout=2s\r\n/* y */\n"
     text += b"-- migrate: statement-timeout = 10min\nSELECT 1;\n-- to migrate: the rest"
-    script = Script.parse(text)
+    script = Script(text)
     script.check()
     assert script.directives == Directives(False, 2000, 600_000)
-    assert Script.parse(b"SELECT 1").directives == Directives()
+    assert Script(b"SELECT 1").directives == Directives()
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_directives_are_read_above_the_first_statement() -> None:
 )
 def test_durations_are_written_as_in_postgresql(value: str, ms: int) -> None:
     text = f"-- migrate: lock-timeout={value}".encode()
-    assert Script.parse(text).directives.lock_timeout_ms == ms
+    assert Script(text).directives.lock_timeout_ms == ms
 
 
 INDEX = "CREATE INDEX CONCURRENTLY i ON t (a);"
@@ -311,14 +311,14 @@ def test_what_cannot_be_run_is_refused_with_place_and_fix(text: str, place: str,
 @pytest.mark.parametrize("text", [t for t, k in KINDS.items() if k in NOT_IN_TRANSACTION])
 def test_what_postgresql_keeps_out_of_transactions_needs_the_directive(text: str) -> None:
     assert "-- migrate: no-transaction" in refused(text).advice[0]
-    (unit,) = Script.parse(f"{OUTSIDE}{text}".encode()).units()
+    (unit,) = Script(f"{OUTSIDE}{text}".encode()).units()
     assert not unit.transactional
 
 
 def test_a_begin_and_commit_around_the_file_are_passed_over() -> None:
     text = b"-- x\nBEGIN /* y */ WORK ISOLATION LEVEL SERIALIZABLE, READ WRITE;\n"
     text += b"\\set ON_ERROR_STOP on\nSET TRANSACTION DEFERRABLE;\nSELECT 1;\nCOMMIT;\n-- z"
-    script = Script.parse(text)
+    script = Script(text)
     script.check()
     assert script.modes == b"ISOLATION LEVEL SERIALIZABLE , READ WRITE"
     assert [script.sql(s) for s in script.leading] == [b"SET TRANSACTION DEFERRABLE"]
@@ -328,14 +328,14 @@ def test_a_begin_and_commit_around_the_file_are_passed_over() -> None:
 def test_pg_dump_output_runs_as_it_is() -> None:
     text = b"\\restrict k\n\nSET lock_timeout = 0;\nSELECT set_config('search_path', '', false);\n"
     text += b"COPY public.t (a) FROM stdin;\n1\n\\.\n\n\n\\unrestrict k\n\n"
-    script = Script.parse(text)
+    script = Script(text)
     script.check()
     assert [s.kind for s in script.body()] == ["SET", "SELECT", "COPY FROM STDIN"]
 
 
 def test_a_no_transaction_file_is_run_in_units() -> None:
     text = "VACUUM; BEGIN READ WRITE; SELECT 1; SELECT 2; END; BEGIN; COMMIT; SELECT 3;"
-    script = Script.parse(f"{OUTSIDE}{text} CREATE SUBSCRIPTION s".encode())
+    script = Script(f"{OUTSIDE}{text} CREATE SUBSCRIPTION s".encode())
     units = [
         (b"+".join(script.sql(s) for s in u.statements), u.transactional, u.modes)
         for u in script.units()
@@ -351,7 +351,7 @@ def test_a_no_transaction_file_is_run_in_units() -> None:
 def test_quoted_text_that_looks_like_a_directive_is_left_alone() -> None:
     text = "DO $$\n-- migrate: no-transaction\n$$; SELECT '\n-- +goose Down\n';"
     text += "\n/*\n-- no-transaction\n*/"
-    Script.parse(text.encode()).check()
+    Script(text.encode()).check()
 
 
 EXCERPT = """\
@@ -364,7 +364,7 @@ EXCERPT = """\
 
 def test_the_caret_stands_below_wide_characters_and_behind_tabs() -> None:
     text = "SELECT 1;\r\n\r\n\t日本😀é x\r\nSELECT 3".encode()
-    script = Script.parse(text)
+    script = Script(text)
     at = text.index(b"x")
     assert str(script.location(at)) == "<string>:3:7"
     excerpt = script.excerpt(at)
@@ -374,7 +374,7 @@ def test_the_caret_stands_below_wide_characters_and_behind_tabs() -> None:
 
 
 def test_a_long_line_is_cut_around_the_caret() -> None:
-    script = Script.parse(("é" * 1000 + "x" + "y" * 10_000).encode())
+    script = Script(("é" * 1000 + "x" + "y" * 10_000).encode())
     excerpt = script.excerpt(2000)
     _, shown, caret = ("", *excerpt.splitlines())
     assert len(shown) < 120
@@ -383,7 +383,7 @@ def test_a_long_line_is_cut_around_the_caret() -> None:
 
 
 def test_a_server_position_counts_characters() -> None:
-    script = Script.parse("SELECT 1;\nSELECT 'é日😀', x;".encode())
+    script = Script("SELECT 1;\nSELECT 'é日😀', x;".encode())
     found = list(script.statements())[1]
     at = script.offset(found, 15)
     assert script.sql(found)[at - found.start :] == b"x"
@@ -406,10 +406,10 @@ def test_bom_and_line_ends_do_not_change_a_checksum(tmp_path: Path) -> None:
 def test_a_crlf_or_character_on_a_block_border_is_whole(before: int, tmp_path: Path) -> None:
     path = tmp_path / "a.sql"
     path.write_bytes(b"x" * before + b"\r\n\xc3\xa9\r")
-    expected = Script.parse(b"x" * before + b"\n\xc3\xa9\r").checksum
+    expected = Script(b"x" * before + b"\n\xc3\xa9\r").checksum
     assert checksum.read(path, "a.sql") == expected
     path.write_bytes(b"x" * before + b"\xc3\xa9")
-    assert checksum.read(path, "a.sql") == Script.parse(b"x" * before + b"\xc3\xa9").checksum
+    assert checksum.read(path, "a.sql") == Script(b"x" * before + b"\xc3\xa9").checksum
 
 
 @pytest.mark.parametrize("before", [0, (1 << 20) - 1])
@@ -520,7 +520,7 @@ def test_no_mutation_makes_it_crash_or_lose_a_byte(data: st.DataObject) -> None:
 
 
 def whole(text: bytes) -> None:
-    script = Script.parse(text)
+    script = Script(text)
     try:
         found = list(script.statements())
     except ScriptError:
@@ -544,7 +544,7 @@ def whole(text: bytes) -> None:
 
 def between(text: bytes) -> None:
     """Assert that only space, semicolons and comments are here."""
-    assert not list(Script.parse(b";" + text).statements()) or text[:3] == b"\xef\xbb\xbf"
+    assert not list(Script(b";" + text).statements()) or text[:3] == b"\xef\xbb\xbf"
 
 
 ADVERSARIAL = {
@@ -584,7 +584,7 @@ ADVERSARIAL = {
 def test_time_grows_with_the_length_only(piece: bytes) -> None:
     started = time.process_time()
     for head in (b"", b"SELECT ", b"SELECT ( E'"):
-        script = Script.parse(head + piece * (500_000 // len(piece)))
+        script = Script(head + piece * (500_000 // len(piece)))
         with contextlib.suppress(ScriptError):
             for _ in script.statements():
                 pass

@@ -121,7 +121,7 @@ def run_whole(conn: Conn, text: bytes) -> list[str]:
 
 def run_split(conn: Conn, text: bytes) -> list[str]:
     """Use the extended protocol, in which a statement is refused if it is two or none."""
-    script = Script.parse(text)
+    script = Script(text)
     return [tag(conn.pgconn.exec_params(script.sql(s), [])) for s in script.statements()]
 
 
@@ -177,7 +177,7 @@ def parsable(text: str) -> str:
 def outside(text: bytes) -> set[str]:
     """Return what stands outside of the statements, without space and comments."""
     position, found = 0, b""
-    for statement in Script.parse(text).statements():
+    for statement in Script(text).statements():
         assert position <= statement.start < statement.end
         found += text[position : statement.start]
         position = statement.end
