@@ -78,7 +78,7 @@ class Rollback(Run):
         executed = yield from read(
             session, lambda: ledger.read(session.conn, self._ledger, session.lock_timeout_ms)
         )
-        todo = tuple(d for d in self._downs if undone(d.filename) in executed)
+        todo = tuple(d for d in self._downs if not self._is_done(d.filename, executed))
         self._survey = Survey(self._ledger, executed, {}, (), Plan((), (), ()), {}, todo)
         yield from self._confirm()
 
@@ -100,17 +100,8 @@ class Rollback(Run):
     def _record(self, running: Running) -> Command:
         return Command(_TOOK, "record", running)
 
-    def _remaining(self, todo: Sequence[Migration]) -> list[Migration]:
-        self._ledger = ledger.find(self._session.conn, self._settings.ledger)
-        rows = ledger.read(self._session.conn, self._ledger, self._session.lock_timeout_ms)
-        return [m for m in todo if undone(m.filename) in rows]
-
-    def _confirm(self) -> Iterator[Event]:
-        """Report the files whose COMMIT took effect though its answer was lost."""
-        gone = {n for n in self._unconfirmed if undone(n) not in self._survey.executed}
-        for filename in sorted(gone, reverse=True):
-            yield from self._done(filename, 0)
-        self._unconfirmed.clear()
+    def _is_done(self, filename: str, executed: Mapping[str, Executed]) -> bool:
+        return undone(filename) not in executed
 
     def _standing(self, todo: Sequence[Migration]) -> str:
         done = ", ".join(map(undone, self.executed))

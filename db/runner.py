@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from typing import cast
@@ -42,7 +42,7 @@ from .events import (
 from .files import Migration
 from .ledger import Ledger
 from .pipeline import Arrival, Command, CommandFailed, LinkLost
-from .plan import SCHEMA, Goal
+from .plan import SCHEMA, Executed, Goal
 from .session import Running, Session, statement
 from .survey import Survey, survey
 from .waiting import Patience, prepare, read, take_turn
@@ -72,7 +72,7 @@ class Run:
         self._survey: Survey
         self._ledger: Ledger
         self._late: frozenset[str] = frozenset()
-        self._unconfirmed: set[str] = set()  # sent, and not answered yet
+        self._unconfirmed: dict[str, None] = {}  # sent, and not answered yet, in order
         self._unflushed = False
         self._losses = 0
 
@@ -200,7 +200,7 @@ class Run:
                     session.pipe.send(Command(b"DISCARD ALL"))  # what a pooled connection may hold
                     try:
                         for file in group:
-                            self._unconfirmed.add(file.filename)
+                            self._unconfirmed[file.filename] = None
                             flush = self._settings.sync_each or file.migration is todo[-1]
                             commands = self._transaction(file, flush=flush)
                             yield from self._settle(session.send(commands))
@@ -210,7 +210,7 @@ class Run:
                     yield from self._settle(session.pipe.sync())
             else:
                 for file in group:
-                    self._unconfirmed.add(file.filename)
+                    self._unconfirmed[file.filename] = None
                     yield from units.execute(session, self._ledger, file, self._settle)
 
     def _running(self, migration: Migration) -> Running:
@@ -280,7 +280,7 @@ class Run:
         yield from self._done(running.filename, running.duration_ms)
 
     def _done(self, filename: str, duration_ms: int) -> Iterator[Event]:
-        self._unconfirmed.discard(filename)
+        self._unconfirmed.pop(filename, None)
         self._losses = 0
         self.executed.append(filename)
         yield Applied(filename, duration_ms, filename in self._late)
@@ -289,7 +289,7 @@ class Run:
         """Return what the ledger does not have."""
         self._ledger = ledger.find(self._session.conn, self._settings.ledger)
         rows = ledger.read(self._session.conn, self._ledger, self._session.lock_timeout_ms)
-        return [m for m in todo if m.filename not in rows]
+        return [m for m in todo if not self._is_done(m.filename, rows)]
 
     def _needless(self) -> bool:
         return not self._still(self._survey.todo)
@@ -364,7 +364,7 @@ class Run:
     def _reconnect(self, error: psycopg.Error) -> Iterator[Event]:
         """Come back to a server that went away, to go on from what its ledger says."""
         reason = self._target.redacted(str(error))
-        files = ", ".join(sorted(self._unconfirmed)) or "no file"
+        files = ", ".join(self._unconfirmed) or "no file"
         under_way = f"while {files} was under way: {reason}"
         self._losses += 1
         lost = self._session
@@ -387,9 +387,14 @@ class Run:
 
     def _confirm(self) -> Iterator[Event]:
         """Report the files whose COMMIT took effect though its answer was lost."""
-        for filename in sorted(self._unconfirmed & self._survey.executed.keys()):
-            yield from self._done(filename, self._survey.executed[filename].duration_ms or 0)
+        executed = self._survey.executed
+        for filename in [name for name in self._unconfirmed if self._is_done(name, executed)]:
+            row = executed.get(filename)
+            yield from self._done(filename, (row and row.duration_ms) or 0)
         self._unconfirmed.clear()
+
+    def _is_done(self, filename: str, executed: Mapping[str, Executed]) -> bool:
+        return filename in executed
 
     def _unusable(self, error: psycopg.Error) -> LedgerError:
         said = self._target.redacted(error.diag.message_primary or str(error))
