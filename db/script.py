@@ -60,7 +60,7 @@ _ITEM = rb"""(?<![eE])'[^']*'|"[^"]*"|-(?!-)|/(?!\*)|(?!%b)--[^\r\n]*(?=[\r\n])"
 _INNER = rb"\(%b(?:(?:%b)%b){0,99}\)" % (_DULL, _ITEM, _DULL)
 _OUTER = rb"\(%b(?:(?:%b|%b)%b){0,99}\)" % (_DULL, _ITEM, _INNER, _DULL)
 _SIMPLE = re.compile(rb"%b(?:(?:%b|%b)%b){0,99};" % (_DULL, _ITEM, _OUTER, _DULL))
-_TOKEN_OF_ROUTINE = re.compile(_TOKENS + _WORDS, re.X)
+_TOKENS_OF_ROUTINE = _TOKENS + _WORDS
 
 _AS = re.compile(rb"(?i)(?<![\w$\x80-\xff.])as\s+\Z")
 
@@ -87,44 +87,42 @@ _NAME = r'(?:"(?:[^"]|"")*"|[^\s"().,]+)'
 _NAMES = rf"{_NAME}(?: \. {_NAME})*"
 _COPY = rf"COPY (?:BINARY )?(?:{_NAMES} )?"
 _YES = r" \([^)]*\bCONCURRENTLY(?! (?:FALSE|OFF|0))"
-# The first words of a command -> its kind; "" is these words themselves.
+# The first words of a command -> its kind; "" is these words themselves. Strings, as are the other
+# patterns that few files need: `re` compiles them at their first use, and keeps them.
 _KINDS = {
-    first: [(re.compile(rf"(?i){words}(?!\w)"), kind) for words, kind in table.items()]
-    for first, table in {
-        "START": {"START TRANSACTION": "BEGIN"},
-        "COMMIT": {"COMMIT PREPARED": ""},
-        "END": {"END": "COMMIT"},
-        "ROLLBACK": {"ROLLBACK PREPARED": "", r"ROLLBACK (?:\w+ )?TO": "ROLLBACK TO"},
-        "ABORT": {"ABORT": "ROLLBACK"},
-        "PREPARE": {"PREPARE TRANSACTION": ""},
-        "DISCARD": {r"DISCARD \w+": ""},
-        "SET": {
-            "SET (?:(?:LOCAL|SESSION) )?TRANSACTION": "SET TRANSACTION",
-            "SET (?:LOCAL|CONSTRAINTS)": "",
-        },
-        "CREATE": {"CREATE (?:UNIQUE )?INDEX CONCURRENTLY": "CREATE INDEX CONCURRENTLY"},
-        "DROP": {"DROP INDEX CONCURRENTLY": ""},
-        "ALTER": {
-            rf"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?{_NAMES}(?: \*)? DETACH PARTITION {_NAMES} "
-            "CONCURRENTLY": "ALTER TABLE DETACH PARTITION CONCURRENTLY",
-            rf"ALTER DATABASE {_NAME} SET TABLESPACE": "ALTER DATABASE SET TABLESPACE",
-        },
-        "REINDEX": {
-            rf"REINDEX(?:{_YES}| (?:\([^)]*\) )?\w+ CONCURRENTLY)": "REINDEX CONCURRENTLY",
-            r"REINDEX (?:\([^)]*\) )?DATABASE": "REINDEX DATABASE",
-            r"REINDEX (?:\([^)]*\) )?SYSTEM": "REINDEX SYSTEM",
-            r"REINDEX (?:\([^)]*\) )?SCHEMA": "REINDEX SCHEMA",
-        },
-        "CLUSTER": {r"CLUSTER(?: VERBOSE)?(?: \([^)]*\))?$": "CLUSTER ALL"},
-        "REPACK": {
-            f"REPACK{_YES}": "REPACK CONCURRENTLY",
-            r"REPACK(?: \([^)]*\))?(?: USING INDEX)?$": "REPACK ALL",
-        },
-        "COPY": {
-            f"{_COPY}FROM (?:STDIN|STDOUT)": "COPY FROM STDIN",
-            f"{_COPY}TO (?:STDIN|STDOUT)": "COPY TO STDOUT",
-        },
-    }.items()
+    "START": {"START TRANSACTION": "BEGIN"},
+    "COMMIT": {"COMMIT PREPARED": ""},
+    "END": {"END": "COMMIT"},
+    "ROLLBACK": {"ROLLBACK PREPARED": "", r"ROLLBACK (?:\w+ )?TO": "ROLLBACK TO"},
+    "ABORT": {"ABORT": "ROLLBACK"},
+    "PREPARE": {"PREPARE TRANSACTION": ""},
+    "DISCARD": {r"DISCARD \w+": ""},
+    "SET": {
+        "SET (?:(?:LOCAL|SESSION) )?TRANSACTION": "SET TRANSACTION",
+        "SET (?:LOCAL|CONSTRAINTS)": "",
+    },
+    "CREATE": {"CREATE (?:UNIQUE )?INDEX CONCURRENTLY": "CREATE INDEX CONCURRENTLY"},
+    "DROP": {"DROP INDEX CONCURRENTLY": ""},
+    "ALTER": {
+        rf"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?{_NAMES}(?: \*)? DETACH PARTITION {_NAMES} "
+        "CONCURRENTLY": "ALTER TABLE DETACH PARTITION CONCURRENTLY",
+        rf"ALTER DATABASE {_NAME} SET TABLESPACE": "ALTER DATABASE SET TABLESPACE",
+    },
+    "REINDEX": {
+        rf"REINDEX(?:{_YES}| (?:\([^)]*\) )?\w+ CONCURRENTLY)": "REINDEX CONCURRENTLY",
+        r"REINDEX (?:\([^)]*\) )?DATABASE": "REINDEX DATABASE",
+        r"REINDEX (?:\([^)]*\) )?SYSTEM": "REINDEX SYSTEM",
+        r"REINDEX (?:\([^)]*\) )?SCHEMA": "REINDEX SCHEMA",
+    },
+    "CLUSTER": {r"CLUSTER(?: VERBOSE)?(?: \([^)]*\))?$": "CLUSTER ALL"},
+    "REPACK": {
+        f"REPACK{_YES}": "REPACK CONCURRENTLY",
+        r"REPACK(?: \([^)]*\))?(?: USING INDEX)?$": "REPACK ALL",
+    },
+    "COPY": {
+        f"{_COPY}FROM (?:STDIN|STDOUT)": "COPY FROM STDIN",
+        f"{_COPY}TO (?:STDIN|STDOUT)": "COPY TO STDOUT",
+    },
 }
 _MODIFIER = (
     rb"(?:OR|REPLACE|GLOBAL|LOCAL|TEMP|TEMPORARY|UNLOGGED|UNIQUE|TRUSTED|RECURSIVE|CONSTRAINT)\b"
@@ -169,7 +167,7 @@ _DURATION = re.compile(r"(\d{1,10})(ms|s|min|h|d|)")
 _UNIT_MS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 _KNOWN = ("no-transaction", "lock-timeout=2s", "statement-timeout=10min")
 
-_INDEX = re.compile(  # ON cannot be a name: it is a reserved word
+_INDEX = (  # ON cannot be a name: it is a reserved word
     rf"(?i)CREATE (?:UNIQUE )?INDEX CONCURRENTLY (?:ON|(?:IF NOT EXISTS )?"
     rf"(?P<name>{_NAMES}) ON) (?:ONLY )?(?P<table>{_NAMES})"
     rf"|DROP INDEX CONCURRENTLY (?:IF EXISTS )?(?P<dropped>{_NAMES})"
@@ -473,7 +471,8 @@ class Script:
 
     def _end(self, pos: int, *, routine: bool) -> int:  # noqa: PLR0912  # a case a token
         """Return where a statement ends, its `;` included."""
-        text, search = self._text, (_TOKEN_OF_ROUTINE if routine else _TOKEN).search
+        text = self._text
+        search = (re.compile(_TOKENS_OF_ROUTINE, re.X) if routine else _TOKEN).search
         depth = outermost = blocks = atomic = 0
         while token := search(text, pos):
             last, pos, at = pos, token.end(), token.start()
@@ -682,7 +681,7 @@ def concurrent_index(sql: bytes) -> IndexTarget | None:
     """Return what a CREATE, DROP or REINDEX … CONCURRENTLY is about, or None if it is not one."""
     if not _kind(sql, 0, len(sql)).endswith("INDEX CONCURRENTLY"):
         return None
-    found = _INDEX.match(_head(sql, 0, len(sql)))
+    found = re.match(_INDEX, _head(sql, 0, len(sql)))
     if not found:
         return IndexTarget(None, None)
     name = found["name"] or found["dropped"] or found["index"]
@@ -706,8 +705,8 @@ def _kind(text: bytes | mmap.mmap, start: int, end: int | None = None) -> str:
     if kind and not any(word in near for word in (b"concurrently", b"tablespace", b"--", b"/*")):
         return kind
     head = _head(text, first.start(1), end, outside=word == "COPY")
-    for pattern, kind in _KINDS[word]:
-        if found := pattern.match(head):
+    for words, kind in _KINDS[word].items():
+        if found := re.match(rf"(?i){words}(?!\w)", head):
             return kind or found[0].upper()
     named = _OBJECT.match(head.encode())
     return _upper(named[1], named[2]) if named else word
