@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import migrate
-    from .config import Settings
+    from .settings import Settings
 
 __all__ = ["Settings", "errors", "events", "migrate"]
 
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
     # Lazily (PEP 562): `invoke --list` must not pay for psycopg.
     from importlib import import_module
 
-    homes = {"migrate": ".api", "Settings": ".config"}
+    homes = {"migrate": ".api", "Settings": ".settings"}
     if name in homes:
         return getattr(import_module(homes[name], __name__), name)
     if name in ("errors", "events"):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from . import config, connection
+from .engine.runner import Run
 from .events import Event
-from .plan import Goal
-from .runner import Run
+from .files.plan import Goal
+from .server import connection
+from .settings import from_values
 
 
 def migrate(
@@ -29,7 +30,7 @@ def migrate(
     values = {**(settings or {}), "MIGRATIONS_DIR": str(Path(folder).absolute())}
     if schema is not None:
         values["MIGRATIONS_SCHEMA"] = str(Path(schema).absolute())
-    chosen = config.from_values(values, url, root=Path.cwd())
+    chosen = from_values(values, url, root=Path.cwd())
     with connection.target(chosen) as target:
         run = Run(target, chosen, Goal(schema=schema is not None))
         for event in run.events():

@@ -13,13 +13,13 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from . import report as screen
 from .errors import Interrupted, MigrationsError, SettingsError
 from .events import Connected, Note
-from .plan import Goal
+from .files.plan import Goal
+from .screen import report as screen
 
 if TYPE_CHECKING:
-    from .runner import Run
+    from .engine.runner import Run
 
 _JSON = {"json": "print one JSON object a line, as docs/events.md describes"}
 
@@ -60,10 +60,11 @@ def _signals() -> Iterator[None]:
 
 
 def _run(report: screen.Report, goal: Goal) -> None:
-    from . import config, connection
-    from .runner import Run
+    from .engine.runner import Run
+    from .server import connection
+    from .settings import read
 
-    settings = config.read()
+    settings = read()
     with connection.target(settings) as target:
         _show(report, Run(target, settings, goal))
 
@@ -141,9 +142,10 @@ def status(c: Context, check: bool = False, json: bool = False) -> None:
     it was executed. missing: executed, and no longer in the folder. Changes nothing.
     """
     with _reporting(c, json) as report:
-        from . import config, everyday
+        from .commands import status as command
+        from .settings import read
 
-        everyday.status(config.read(), report, check=check)
+        command.status(read(), report, check=check)
 
 
 @task(help=_JSON)
@@ -154,9 +156,10 @@ def plan(c: Context, json: bool = False) -> None:
     refused is shown as db.migrate would show it, with exit code 2.
     """
     with _reporting(c, json) as report:
-        from . import config, everyday
+        from .commands import plan as command
+        from .settings import read
 
-        everyday.plan(config.read(), report)
+        command.plan(read(), report)
 
 
 @task(
@@ -171,10 +174,10 @@ def new(c: Context, description: str, no_transaction: bool = False) -> None:
     It gets the next number and the header. No database is needed.
     """
     with _reporting(c, json=False):
-        from . import config
-        from . import new as drafts
+        from .files import new as drafts
+        from .settings import offline
 
-        settings = config.offline()
+        settings = offline()
         shown = settings.shown(settings.folder)
         given = _given("The description", description)
         path = drafts.write(settings.folder, shown, given, transaction=not no_transaction)
@@ -188,9 +191,10 @@ def verify(c: Context, json: bool = False) -> None:
     Exit code 3 if one has changed or is missing.
     """
     with _reporting(c, json) as report:
-        from . import config, everyday
+        from .commands import verify as command
+        from .settings import read
 
-        everyday.verify(config.read(), report)
+        command.verify(read(), report)
 
 
 @task(help={"to": "the last file that the database already has; otherwise all", **_YES, **_JSON})
@@ -201,9 +205,10 @@ def baseline(c: Context, to: str = "", yes: bool = False, json: bool = False) ->
     are recorded already stay as they are.
     """
     with _reporting(c, json) as report:
-        from . import config, everyday
+        from .commands import baseline as command
+        from .settings import read
 
-        everyday.baseline(config.read(), report, _asking(yes, json), _given("--to", to))
+        command.baseline(read(), report, _asking(yes, json), _given("--to", to))
 
 
 @task(
@@ -230,14 +235,15 @@ def repair(  # noqa: PLR0917  # its arguments are the command's options
     One of --accept, --forget and --mark says how.
     """
     with _reporting(c, json) as report:
-        from . import config, everyday
+        from .commands import repair as command
+        from .settings import read
 
         ways = {"accept": accept, "forget": forget, "mark": mark}
         chosen = [way for way, given in ways.items() if given]
         if len(chosen) != 1:
             raise SettingsError("Say which one: --accept, --forget or --mark.")
         file = _given("--name", name)
-        everyday.repair(config.read(), report, _asking(yes, json), file, chosen[0])
+        command.repair(read(), report, _asking(yes, json), file, chosen[0])
 
 
 @task(
@@ -257,14 +263,17 @@ def rollback(
     it is pending again then. If a companion is missing, nothing runs.
     """
     with _reporting(c, json) as report:
-        from . import config, connection, everyday, survey
-        from . import rollback as backwards
+        from .commands import opened
+        from .engine import rollback as backwards
+        from .engine import survey
+        from .server import connection
+        from .settings import read
 
         if steps < 1 or (to and steps > 1):
             raise SettingsError("Say how far: --steps with 1 or more, or --to with a file.")
-        settings = config.read()
+        settings = read()
         with connection.target(settings) as target:  # one for both, should it be embedded
-            with everyday.reading(settings, report) as conn:
+            with opened.reading(settings, report) as conn:
                 executed = survey.stand(conn, settings).executed
             downs = backwards.companions(executed, settings, steps, _given("--to", to))
             if not downs:
@@ -284,12 +293,12 @@ def dump(c: Context, file: str = "", json: bool = False) -> None:
     executed migrations: db.migrate sets up a new database from it with nothing left to run.
     """
     with _reporting(c, json) as report:
-        from . import config
-        from . import dump as programs
+        from .commands import dump as command
+        from .settings import read
 
-        settings = config.read()
+        settings = read()
         path = Path(_given("--file", file)) if file else settings.schema
-        programs.dump(settings, report, path)
+        command.dump(settings, report, path)
 
 
 @task(
@@ -303,17 +312,20 @@ def lint(c: Context, file: list[str], json: bool = False) -> None:
     which rules hold.
     """
     with _reporting(c, json) as report:
-        from . import config, everyday, files, survey
-        from . import new as drafts
+        from .commands import opened
+        from .engine import survey
+        from .files import folder
+        from .files import lint as command
+        from .settings import read
 
-        settings = config.read(required=False)
-        migrations = files.discover(settings.folder, settings.shown(settings.folder))
+        settings = read(required=False)
+        migrations = folder.discover(settings.folder, settings.shown(settings.folder))
         if file:
-            migrations = tuple(drafts.chosen(migrations, _given("--file", f)) for f in file)
+            migrations = tuple(command.chosen(migrations, _given("--file", f)) for f in file)
         elif settings.parameters:
-            with everyday.reading(settings, report) as conn:
+            with opened.reading(settings, report) as conn:
                 migrations = survey.stand(conn, settings).plan.pending
-        found = list(drafts.lint(migrations, settings.root)) if migrations else []
+        found = list(command.lint(migrations, settings.root)) if migrations else []
         for error in found:
             report.error(error)
         if found:
@@ -328,9 +340,10 @@ def wait(c: Context, timeout: int = 30, json: bool = False) -> None:
     Exit code 2 if it does not in time. The database need not exist.
     """
     with _reporting(c, json) as report:
-        from . import config, everyday
+        from .commands import database
+        from .settings import read
 
-        everyday.wait(config.read(), report, timeout)
+        database.wait(read(), report, timeout)
 
 
 @task(help=_JSON)
@@ -340,9 +353,10 @@ def create(c: Context, json: bool = False) -> None:
     If it exists, nothing happens. db.migrate creates it as well.
     """
     with _reporting(c, json) as report:
-        from . import config, everyday
+        from .commands import database
+        from .settings import read
 
-        everyday.create(config.read(), report)
+        database.create(read(), report)
 
 
 _DROP = {"yes-really-drop": "the database's name, where the server is on another machine"}
@@ -355,10 +369,11 @@ def drop(c: Context, yes: bool = False, yes_really_drop: str = "", json: bool = 
     Open connections are closed. A server on another machine needs --yes-really-drop NAME.
     """
     with _reporting(c, json) as report:
-        from . import config, everyday
+        from .commands import database
+        from .settings import read
 
         really = _given("--yes-really-drop", yes_really_drop)
-        everyday.drop(config.read(), report, _asking(yes, json), really)
+        database.drop(read(), report, _asking(yes, json), really)
 
 
 @task(help={**_YES, **_DROP, **_JSON})
@@ -369,11 +384,13 @@ def reset(c: Context, yes: bool = False, yes_really_drop: str = "", json: bool =
     --yes-really-drop NAME.
     """
     with _reporting(c, json) as report:
-        from . import config, connection, everyday
+        from .commands import database
+        from .server import connection
+        from .settings import read
 
-        settings, really = config.read(), _given("--yes-really-drop", yes_really_drop)
+        settings, really = read(), _given("--yes-really-drop", yes_really_drop)
         with connection.target(settings):  # one for both, should it be embedded
-            everyday.drop(settings, report, _asking(yes, json), really)
+            database.drop(settings, report, _asking(yes, json), really)
             _run(report, Goal("db.migrate", schema=True))
 
 
@@ -381,8 +398,8 @@ def reset(c: Context, yes: bool = False, yes_really_drop: str = "", json: bool =
 def console(c: Context) -> None:
     """Open psql on the database."""
     with _reporting(c, json=False):
-        from . import config
-        from . import dump as programs
+        from .server import programs
+        from .settings import read
 
-        code = programs.console(config.read())
+        code = programs.console(read())
     raise Exit(code=code)

@@ -22,8 +22,8 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
 
-from db import embedded
 from db.errors import ConnectionFailed
+from db.server import embedded
 
 SUPERUSER = embedded.SUPERUSER
 DEPLOY = "deploy"  # an ordinary role: no superuser, may not create databases

@@ -221,7 +221,7 @@ def test_every_setting_is_in_the_readme_and_is_read() -> None:
     example = re.findall(r"^#? ?([A-Z_]+)=", text_of(".env.example"), re.MULTILINE)
     shown = [name for row in rows("README.md", "setting") for name in re.findall("`(.+?)`", row[0])]
     assert sorted(shown) == sorted(set(example))
-    config = text_of("db/config.py")
+    config = text_of("db/settings.py")
     of_libpq = {o.envvar.decode() for o in pq.Conninfo.get_defaults() if o.envvar}
     for name in shown:
         assert name in of_libpq or f'"{name}"' in config
@@ -229,7 +229,7 @@ def test_every_setting_is_in_the_readme_and_is_read() -> None:
 
 @pytest.mark.parametrize("row", rows("docs/deploying.md", "it says"), ids=lambda row: row[0])
 def test_the_messages_that_are_explained_are_said(row: list[str]) -> None:
-    code = "\n".join(path.read_text() for path in (ROOT / "db").glob("*.py"))
+    code = "\n".join(path.read_text() for path in (ROOT / "db").rglob("*.py"))
     code = re.sub(r'"\n\s*f?"', "", code)
     for said in re.findall("`(.+?)`", row[0]):
         of_the_server = re.search(r"\(\d\w+\)", row[0]) or "does not exist" in row[0]
@@ -242,7 +242,8 @@ def test_the_design_names_every_room() -> None:
     named = {
         name for row in rows("docs/design.md", "room") for name in re.findall("`(.+?)`", row[0])
     }
-    assert named == {path.stem for path in (ROOT / "db").glob("*.py")} - {"__init__"}
+    rooms = [path for path in (ROOT / "db").rglob("*.py") if path.stem != "__init__"]
+    assert named == {str(path.relative_to(ROOT / "db").with_suffix("")) for path in rooms}
 
 
 def weight(mode: str) -> int:

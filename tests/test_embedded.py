@@ -20,8 +20,8 @@ import psycopg
 import pytest
 from psycopg.rows import TupleRow
 
-from db import embedded
 from db.errors import ConnectionFailed, SettingsError
+from db.server import embedded
 from tests.servers import temporary_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _USER = """
 import sys
 from pathlib import Path
-from db import embedded
+from db.server import embedded
 with embedded.running(Path(sys.argv[1])) as server:
     print(server.pid, flush=True)
     sys.stdin.read()
@@ -40,7 +40,7 @@ with embedded.running(Path(sys.argv[1])) as server:
 _OTHER_USER = """
 import os, pwd, subprocess, sys
 from pathlib import Path
-from db import embedded
+from db.server import embedded
 from db.errors import MigrationsError
 folder, binaries, name = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 user = pwd.getpwnam(name)

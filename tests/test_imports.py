@@ -1,4 +1,4 @@
-"""Which room may import which: data flows one way, and the pure rooms need no database driver."""
+"""Which room may import which: data flows one way, and the pure floors need no database driver."""
 
 from __future__ import annotations
 
@@ -11,54 +11,59 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "db"
 
-# From the ground up; a room imports only from the bands below its own, or beside it to the left.
-BANDS = [
-    ["errors", "events"],
-    ["checksum", "script", "files", "plan", "new"],
-    ["config", "embedded", "connection", "ledger", "watch", "pipeline"],
-    ["survey", "session", "failure", "units", "waiting"],
-    ["runner"],
-    ["api", "everyday", "rollback", "dump"],
-    ["tasks"],
-]
-ORDER = [room for band in BANDS for room in band]
-ONLY_GROUND = {"report"}
-PURE = {"checksum", "script", "files", "plan", "new"}
+# From the ground up. A room imports from the floors below its own, or beside it to the left.
+FLOORS = {
+    "": ["errors", "events", "settings"],
+    "sql": ["checksum", "script"],
+    "files": ["folder", "plan", "new", "lint"],
+    "server": ["embedded", "connection", "pipeline", "watch", "programs"],
+    "engine": ["ledger", "survey", "session", "failure", "units", "waiting", "runner", "rollback"],
+    "commands": ["opened", "status", "plan", "verify", "baseline", "repair", "database", "dump"],
+}
+ORDER = [f"{floor}.{room}".strip(".") for floor, rooms in FLOORS.items() for room in rooms]
+ORDER += ["api", "tasks"]
+SCREEN = {"screen.stream", "screen.json_lines", "screen.lines", "screen.report"}
+PURE = [room for room in ORDER if room.startswith(("sql.", "files."))]
 
 
-def imported(room: str) -> tuple[set[str], set[str]]:
-    """Return the rooms and the packages that a room imports, anywhere in it."""
-    rooms, packages = set(), set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{room}.py").read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            names = [alias.name for alias in node.names]
-            rooms |= {node.module} if node.module else set(names)
-        elif isinstance(node, ast.ImportFrom):
-            packages.add(str(node.module).split(".")[0])
-        elif isinstance(node, ast.Import):
-            packages |= {alias.name.split(".")[0] for alias in node.names}
-    return rooms, packages
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imported(room: str) -> set[str]:
+    """Return the rooms that a room imports, anywhere in it; imports are relative."""
+    path = PACKAGE / (room.replace(".", "/") + ".py")
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = path.parents[node.level - 1] / (node.module or "").replace(".", "/")
+            inside = [base / alias.name for alias in node.names] if base.is_dir() else [base]
+            found |= {module(each.with_suffix(".py")) for each in inside}
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            named = (
+                [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            )
+            assert not any(str(name).split(".")[0] == "db" for name in named)
+    return found
 
 
 def test_every_room_has_its_place() -> None:
-    rooms = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
-    assert rooms == set(ORDER) | ONLY_GROUND
+    rooms = {module(path) for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+    assert rooms == {*ORDER, *SCREEN}
 
 
-@pytest.mark.parametrize("room", [*ORDER, *ONLY_GROUND])
+@pytest.mark.parametrize("room", ORDER)
 def test_a_room_imports_only_from_below(room: str) -> None:
-    rooms, packages = imported(room)
-    assert "db" not in packages
-    if room in ONLY_GROUND:
-        allowed = set(BANDS[0])
-    elif room == "tasks":
-        allowed = set(ORDER) | ONLY_GROUND
-    else:
-        allowed = set(ORDER[: ORDER.index(room)])
-    assert rooms <= allowed
+    allowed = {*ORDER[: ORDER.index(room)], *(SCREEN if room == "tasks" else ())}
+    assert imported(room) <= allowed
 
 
-@pytest.mark.parametrize("room", sorted(PURE))
-def test_the_pure_rooms_load_without_psycopg(room: str) -> None:
+@pytest.mark.parametrize("room", sorted(SCREEN))
+def test_the_screen_sees_only_the_ground(room: str) -> None:
+    assert imported(room) <= {"errors", "events", *SCREEN}
+
+
+@pytest.mark.parametrize("room", PURE)
+def test_the_pure_floors_load_without_psycopg(room: str) -> None:
     code = f"import sys, db.{room}; sys.exit('psycopg' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)

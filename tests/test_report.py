@@ -34,11 +34,13 @@ from db.events import (
     Retrying,
     Waiting,
 )
-from db.report import Cell, Lines, choose, humanised
+from db.screen.lines import Lines, humanised
+from db.screen.report import choose
+from db.screen.stream import Cell
 
 ROOT = Path(__file__).resolve().parents[1]
 # What the code of a process of its own begins with.
-BARE = "from db.report import choose\nfrom db.events import *\nreport = choose()\n"
+BARE = "from db.screen.report import choose\nfrom db.events import *\nreport = choose()\n"
 IMPORTS = "from db.events import *\nfrom tests.test_report import *\n"
 ROLES, INDEX = "003_update_user_roles.sql", "004_add_message_index.sql"
 CONNECTED = Connected("whatsapp", "db.example.com", 5432, "deploy", "PostgreSQL 18.6")
@@ -412,7 +414,7 @@ def test_a_run_with_nothing_to_do_imports_no_rich_even_on_a_terminal() -> None:
     )
     out = on_terminal(code, "-X", "importtime")
     assert "nothing to do: 3 files are executed" in out
-    assert "db.report" in out
+    assert "db.screen.report" in out
     assert not re.search(r"\brich\b", out)
     executed = on_terminal(BARE + "report.event(Applied('x', 1))", "-X", "importtime")
     assert "rich.console" in executed

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from db import checksum
 from db.errors import FilesError, ScriptError
-from db.script import (
+from db.sql import checksum
+from db.sql.script import (
     NOT_IN_TRANSACTION,
     Directives,
     IndexTarget,
@@ -594,8 +594,8 @@ def test_time_grows_with_the_length_only(piece: bytes) -> None:
 MEASURE = """
 import sys, resource
 from pathlib import Path
-from db import checksum
-from db.script import Script
+from db.sql import checksum
+from db.sql.script import Script
 def peak():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
 before, path = peak(), Path(sys.argv[1])

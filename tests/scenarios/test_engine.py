@@ -16,14 +16,14 @@ from typing import TypeVar
 import psycopg
 import pytest
 
-from db import waiting
-from db.config import from_values
-from db.connection import Target
-from db.ledger import Ledger
-from db.plan import Goal
-from db.session import Session
-from db.survey import survey
-from db.watch import Guard, Opening
+from db.engine import waiting
+from db.engine.ledger import Ledger
+from db.engine.session import Session
+from db.engine.survey import survey
+from db.files.plan import Goal
+from db.server.connection import Target
+from db.server.watch import Guard, Opening
+from db.settings import from_values
 from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy
 from tests.servers import PgBouncer

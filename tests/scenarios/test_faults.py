@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from db.config import from_values
-from db.connection import Target
-from db.watch import Guard
+from db.server.connection import Target
+from db.server.watch import Guard
+from db.settings import from_values
 from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy
 from tests.scenarios import mixed

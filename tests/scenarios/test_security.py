@@ -17,9 +17,10 @@ from urllib.parse import quote
 import pytest
 from psycopg import sql
 
-from db import embedded, migrate
+from db import migrate
 from db.errors import MigrationsError
 from db.events import Event
+from db.server import embedded
 from tests.conftest import Project
 from tests.proxy import Proxy
 from tests.scenarios.test_engine import running, scalar, wait_for

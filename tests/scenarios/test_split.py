@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from psycopg import pq
 from psycopg.rows import TupleRow
 
-from db.script import Script
+from db.sql.script import Script
 from tests.servers import Cluster
 from tests.test_script import comments_off, split, text_in
 

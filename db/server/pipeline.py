@@ -19,8 +19,8 @@ import psycopg
 from psycopg.errors import Diagnostic as ServerFields
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
+from ..errors import Diagnostic, MigrationsError
 from .connection import Connection
-from .errors import Diagnostic, MigrationsError
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from . import files
-from .errors import LedgerError
-from .events import Note
-from .files import Migration
+from ..errors import LedgerError
+from ..events import Note
+from . import folder
+from .folder import Migration
 
 SCHEMA = "schema.sql"  # the base schema's name in the ledger
 
@@ -74,7 +74,7 @@ def make(
     """Return the plan. Raise `FilesError` if a pending file would run out of its number's order."""
     names = {m.filename for m in migrations}
     pending = {n for n in names if n not in executed}
-    files.check_order(migrations, pending)
+    folder.check_order(migrations, pending)
     newest = max((n for n in executed if n != SCHEMA), default="")
     entries = [
         Entry(
@@ -105,7 +105,7 @@ def _state(
 def _notes(
     migrations: Sequence[Migration], pending: set[str], gone: Sequence[Entry]
 ) -> Iterator[Note]:
-    for first, second in files.duplicates(migrations, pending):
+    for first, second in folder.duplicates(migrations, pending):
         yield Note(
             f"{first} and {second} have the same number; both run, in this order.", "warning"
         )

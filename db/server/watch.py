@@ -20,8 +20,8 @@ from typing import Any, cast
 
 import psycopg
 
+from ..events import Blocker
 from .connection import Connection, Target
-from .events import Blocker
 
 # What one of our sessions is called in pg_stat_activity, up to its own name or file.
 PREFIX = "migrations "

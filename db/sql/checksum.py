@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
-from .errors import FilesError
+from ..errors import FilesError
 
 _BLOCK = 1 << 20
 

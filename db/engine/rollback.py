@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from . import files, ledger
-from .config import Settings
-from .connection import Target
-from .errors import FilesError
-from .events import Event
-from .files import Migration
-from .pipeline import Command
-from .plan import SCHEMA, Executed, Goal, Plan
+from ..errors import FilesError
+from ..events import Event
+from ..files.folder import Migration, find, load
+from ..files.plan import SCHEMA, Executed, Goal, Plan
+from ..server.connection import Target
+from ..server.pipeline import Command
+from ..settings import Settings
+from ..sql.script import Script
+from . import ledger
 from .runner import Run
-from .script import Script
 from .session import Running
 from .survey import Survey
 from .waiting import read
@@ -46,7 +46,7 @@ def companions(
     folder = settings.shown(settings.folder)
     if to:
         rows = [Migration(n, settings.folder / n, f"{folder}/{n}", "") for n in names]
-        wanted = names[names.index(files.find(rows, to).filename) + 1 :]
+        wanted = names[names.index(find(rows, to).filename) + 1 :]
     else:
         wanted = names[-steps:]
     paths = [settings.folder / (n.removesuffix(".sql") + _DOWN) for n in reversed(wanted)]
@@ -57,7 +57,7 @@ def companions(
             f"Write {folder}/{missing[0]}: the SQL that undoes {undone(missing[0])};",
             "or write a new migration that changes what is to be changed.",
         )
-    return tuple(files.load(path, f"{folder}/{path.name}") for path in paths)
+    return tuple(load(path, f"{folder}/{path.name}") for path in paths)
 
 
 def shown(downs: Sequence[Migration]) -> list[tuple[str, str]]:

@@ -9,13 +9,13 @@ from typing import TypeVar
 
 import psycopg
 
+from ..events import Blocker, Event, Note, Retrying, Waiting
+from ..server.pipeline import CommandFailed
+from ..server.watch import PREFIX
 from . import ledger
-from .events import Blocker, Event, Note, Retrying, Waiting
 from .ledger import Ledger
-from .pipeline import CommandFailed
 from .session import Running, Session
 from .survey import Survey
-from .watch import PREFIX
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ from typing import NamedTuple, cast
 
 from psycopg import sql
 
-from .connection import Connection
-from .errors import LedgerError
-from .plan import SCHEMA, Executed, Progress
+from ..errors import LedgerError
+from ..files.plan import SCHEMA, Executed, Progress
+from ..server.connection import Connection
 
 # What the Node code reads and writes, byte for byte, and what is ours and may be null.
 _THEIRS = ("id", "filename", "executed_at")

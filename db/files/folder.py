@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from . import checksum
-from .errors import FilesError
+from ..errors import FilesError
+from ..sql import checksum
 
 NAME_LENGTH = 255  # characters: the ledger's filename column
 DUMPED = b"-- The schema, written by: invoke db.dump\n"

@@ -36,7 +36,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from .errors import ConnectionFailed, SettingsError
+from ..errors import ConnectionFailed, SettingsError
 
 try:
     import fcntl

@@ -13,16 +13,16 @@ import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from .config import Settings
-from .connection import VANISHED, Connection, Target, describe
-from .errors import ConnectionFailed, Diagnostic
-from .events import Blocker, Event, Note, Progress
-from .files import Migration
-from .pipeline import TICK_S, Arrival, Command, Pipeline, diagnostic
-from .watch import PREFIX, Guard, Opening, guard_name
+from ..errors import ConnectionFailed, Diagnostic
+from ..events import Blocker, Event, Note, Progress
+from ..files.folder import Migration
+from ..server.connection import VANISHED, Connection, Target, describe
+from ..server.pipeline import TICK_S, Arrival, Command, Pipeline, diagnostic
+from ..server.watch import PREFIX, Guard, Opening, guard_name
+from ..settings import Settings
 
 if TYPE_CHECKING:
-    from .script import Script, Statement
+    from ..sql.script import Script, Statement
 
 _SHOW_S = 2.0  # a statement that runs longer than this is worth a live line
 _SHOW_AGAIN_S = 0.9

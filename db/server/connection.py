@@ -12,9 +12,9 @@ import psycopg
 from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
-from .config import Settings
-from .errors import ConnectionFailed
-from .events import Connected, Event, Waiting
+from ..errors import ConnectionFailed
+from ..events import Connected, Event, Waiting
+from ..settings import Settings
 
 Connection = psycopg.Connection[tuple[object, ...]]
 

@@ -15,17 +15,17 @@ from typing import cast
 
 from psycopg import sql
 
-from . import script as scripts
-from . import watch
-from .connection import VANISHED
-from .errors import LedgerError, ScriptError, SettingsError
-from .events import Event, Note, Waiting
+from ..errors import LedgerError, ScriptError, SettingsError
+from ..events import Event, Note, Waiting
+from ..files.plan import Progress
+from ..server import watch
+from ..server.connection import VANISHED
+from ..server.pipeline import Arrival, Command, CommandFailed
+from ..server.watch import author
+from ..sql import script as scripts
+from ..sql.script import Script, Unit
 from .ledger import Ledger, read, read_progress
-from .pipeline import Arrival, Command, CommandFailed
-from .plan import Progress
-from .script import Script, Unit
 from .session import Running, Session, statement
-from .watch import author
 
 Settle = Callable[[Iterable["Arrival | None"]], Iterator[Event]]
 

@@ -1,4 +1,4 @@
-"""Events -> lines for people, or JSON lines.
+"""Events -> lines for people.
 
 rich is imported when there is something to colour or to redraw: a run that finds nothing to do, or
 whose output is no terminal, does without.
@@ -6,18 +6,15 @@ whose output is no terminal, does without.
 
 from __future__ import annotations
 
-import io
-import json as jsonlib
 import os
-import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+from typing import TYPE_CHECKING, TextIO
 
-from . import events as e
-from .errors import Diagnostic, MigrationsError, StatementFailed
+from .. import events as e
+from ..errors import MigrationsError, StatementFailed
+from .stream import Cell, write
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,62 +22,11 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-Report: TypeAlias = "Lines | JsonLines"
-Cell: TypeAlias = "str | int | datetime | None"
 
 PLAIN_EVERY_S = 30.0  # between two lines about the same wait, where nothing can be redrawn
 _CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {0x09, 0x0A}, "\ufffd")
-# What json.dumps lets through, and at which a reader may split lines or a terminal obey.
-_JSON_UNSAFE = "[\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 _COLOURS = dict.fromkeys(("changed", "missing", "unfinished"), "bold red")
 _COLOURS |= {"executed": "green"} | dict.fromkeys(("pending", "out of order"), "yellow")
-
-
-def choose(
-    *, json: bool = False, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ
-) -> Report:
-    """Return the report for this stream (stdout unless given) and environment.
-
-    Errors go to stderr; with `json` everything is on the one stream. Close the report in the end.
-    """
-    out = stream or sys.stdout
-    for each in (out, sys.stderr):
-        if isinstance(each, io.TextIOWrapper):
-            each.reconfigure(errors="backslashreplace")  # an odd character must not end a run
-    return JsonLines(out) if json else Lines(out, sys.stderr, environ)
-
-
-class JsonLines:
-    """One JSON object a line; docs/events.md describes them."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._ascii = (out.encoding or "utf-8").lower() != "utf-8"
-
-    def event(self, event: e.Event) -> None:
-        self._line(type(event).__name__.lower(), _fields(event))
-
-    def error(self, error: MigrationsError) -> None:
-        said, name, outcome = Diagnostic("ERROR", "", error.message), "", ""
-        advice = error.advice
-        if isinstance(error, StatementFailed):
-            said, name, outcome = error.diagnostic, error.filename, error.outcome
-            advice = advice[1:]  # the outcome is the first
-        fields = {"error": type(error).__name__, "filename": name, **_fields(said)}
-        fields |= {"location": error.location and _fields(error.location), "outcome": outcome}
-        self._line("failed", fields | {"advice": advice, "exit_code": error.exit_code})
-
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        for row in rows:
-            self._line("row", dict(zip(columns, row, strict=True)))
-
-    def close(self) -> None:
-        """Do nothing: every line is on its way already."""
-
-    def _line(self, name: str, fields: Mapping[str, Any]) -> None:
-        shown = {"event": name, **fields}
-        text = jsonlib.dumps(shown, ensure_ascii=self._ascii, default=datetime.isoformat)
-        _write(self._out, re.sub(_JSON_UNSAFE, lambda m: f"\\u{ord(m[0]):04x}", text) + "\n")
 
 
 class Lines:
@@ -224,7 +170,7 @@ class Lines:
             line = Text.assemble(*((_clean(text), style) for text, style in pairs))
             self._draw(stream, line, soft_wrap=True)  # a terminal wraps; rich would cut words
         else:
-            _write(stream, _clean("".join(text for text, _ in pairs)) + "\n")
+            write(stream, _clean("".join(text for text, _ in pairs)) + "\n")
 
     def _console(self, stream: TextIO) -> Console:
         from rich.console import Console
@@ -235,7 +181,7 @@ class Lines:
         console = self._console(stream)
         with console.capture() as drawn:  # so that there is one way of writing
             console.print(what, soft_wrap=soft_wrap)
-        _write(stream, drawn.get())
+        write(stream, drawn.get())
 
 
 def humanised(ms: float) -> str:
@@ -251,24 +197,6 @@ def humanised(ms: float) -> str:
 def _is_rich(stream: TextIO, environ: Mapping[str, str]) -> bool:
     plain = environ.get("NO_COLOR") or environ.get("CI") or environ.get("TERM") == "dumb"
     return stream.isatty() and not plain
-
-
-def _write(stream: TextIO, text: str) -> None:
-    try:
-        stream.write(text)
-        stream.flush()
-    except OSError:
-        # Nobody reads on, or the disk is full: no reason to stop half way through the migrations.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-
-
-def _fields(record: Any) -> Any:
-    """Return records as dictionaries, those inside of them too."""
-    if hasattr(record, "_asdict"):
-        return {name: _fields(value) for name, value in record._asdict().items()}
-    return [_fields(each) for each in record] if isinstance(record, tuple) else record
 
 
 def _clean(text: str) -> str:

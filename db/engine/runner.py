@@ -18,10 +18,7 @@ from typing import cast
 import psycopg
 from psycopg.pq import ConnStatus
 
-from . import ledger
-from .config import Settings
-from .connection import Target
-from .errors import (
+from ..errors import (
     ConnectionFailed,
     ConnectionLost,
     FilesError,
@@ -29,7 +26,7 @@ from .errors import (
     LedgerError,
     MigrationsError,
 )
-from .events import (
+from ..events import (
     Applied,
     Blocker,
     Event,
@@ -39,14 +36,17 @@ from .events import (
     Planned,
     Reconnected,
 )
-from .files import Migration
+from ..files.folder import Migration
+from ..files.plan import SCHEMA, Executed, Goal
+from ..server.connection import Target
+from ..server.pipeline import Arrival, Command, CommandFailed, LinkLost
+from ..server.watch import author
+from ..settings import Settings
+from . import ledger
 from .ledger import Ledger
-from .pipeline import Arrival, Command, CommandFailed, LinkLost
-from .plan import SCHEMA, Executed, Goal
 from .session import Running, Session, statement
 from .survey import Survey, survey
 from .waiting import Patience, prepare, read, take_turn
-from .watch import author
 
 _LOSSES = 3  # of the connection, without a file getting done in between
 
@@ -153,8 +153,8 @@ class Run:
 
     def _check(self) -> bool:
         """Refuse what cannot be run as it is written; return whether a file is no-transaction."""
+        from ..sql.script import Script
         from . import units
-        from .script import Script
 
         found = False
         for migration in self._survey.todo:
@@ -214,7 +214,7 @@ class Run:
                     yield from units.execute(session, self._ledger, file, self._settle)
 
     def _running(self, migration: Migration) -> Running:
-        from .script import Script
+        from ..sql.script import Script
 
         try:
             script = Script.open(migration.path, migration.shown)

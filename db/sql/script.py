@@ -19,8 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..errors import Location, ScriptError
 from . import checksum
-from .errors import Location, ScriptError
 
 _BLOCK = 1 << 20  # smaller files are read and kept, larger ones mapped and scanned again
 _STEP = 4 << 20

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from .errors import Diagnostic, MigrationsError, StatementFailed
-from .events import Blocker
-from .pipeline import CommandFailed
-from .script import Statement
+from ..errors import Diagnostic, MigrationsError, StatementFailed
+from ..events import Blocker
+from ..server.pipeline import CommandFailed
+from ..sql.script import Statement
 from .session import Running
 
 # What to do about a SQLSTATE, where the server's own hint does not say it.

@@ -4,67 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import signal
 import subprocess
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
-from psycopg import pq
-from psycopg.conninfo import make_conninfo
+from ..engine import ledger
+from ..errors import MigrationsError, SettingsError
+from ..events import Note
+from ..files import folder
+from ..server.programs import program, reached
+from ..settings import Settings
+from ..sql.script import Script
+from .opened import Screen, connected, read_only
 
-from . import connection, files, ledger
-from .config import Settings
-from .connection import Target
-from .errors import MigrationsError, SettingsError
-from .events import Note
-from .everyday import Screen, connected, read_only
-from .script import Script
-
-_HEADER = files.DUMPED + b"-- A new database gets it: invoke db.migrate"
+_HEADER = folder.DUMPED + b"-- A new database gets it: invoke db.migrate"
 # Timeouts that the runner sets, or that older servers lack; and what needs an owner's rights.
 _DROPPED = re.compile(rb"(?i)\\|SET \w+_timeout\b|COMMENT ON EXTENSION\b")
 _NAMED = re.compile(rb"^-- Name: .*", re.MULTILINE)
 _LOCK_WAIT = "--lock-wait-timeout=30s"
-
-
-def program(name: str, at_least: int = 0) -> str:
-    """Return the newest program of that name: on the PATH, or the wheel's.
-
-    Raise `SettingsError` if there is none, or it is older than the server's major version.
-    """
-    folders = os.get_exec_path()
-    with suppress(SettingsError):
-        from . import embedded
-
-        folders.append(str(embedded.wheel()))
-    versions: dict[str, tuple[int, ...]] = {}
-    for path in filter(None, (shutil.which(name, path=folder) for folder in folders)):
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-        numbers = re.search(r"\) (\d+)(?:\.(\d+))?", said.stdout)
-        if numbers:
-            versions[path] = tuple(int(n or 0) for n in numbers.groups())
-    newest = max(versions, key=lambda path: versions[path], default="")
-    if not newest:
-        advice = "Install PostgreSQL's client programs, or: pip install '.[embedded]'"
-        raise SettingsError(f"There is no {name} on the PATH.", advice)
-    if versions[newest][0] < at_least:
-        raise SettingsError(
-            f"The newest {name} here is {versions[newest][0]}, and the server is {at_least}.",
-            f"Install the client programs of PostgreSQL {at_least} (postgresql-client-{at_least}).",
-        )
-    return newest
-
-
-def _reached(target: Target) -> tuple[list[str], dict[str, str]]:
-    """Return the arguments and the environment that lead there: arguments hold no secret."""
-    options = {o.keyword.decode(): o for o in pq.Conninfo.get_defaults()}
-    secret = {k: v for k, v in target.parameters.items() if options[k].dispchar == b"*"}
-    envvars = {k: options[k].envvar for k in secret}
-    env = {envvar.decode(): secret[k] for k, envvar in envvars.items() if envvar}
-    shown: dict[str, str] = {k: v for k, v in target.parameters.items() if k not in secret}
-    return ["--dbname", make_conninfo("", **shown)], {**os.environ, **env}
 
 
 def dump(settings: Settings, screen: Screen, path: Path) -> None:
@@ -77,7 +34,7 @@ def dump(settings: Settings, screen: Screen, path: Path) -> None:
         executed = ledger.read(conn, book)
         row = conn.execute("SELECT pg_export_snapshot()").fetchone()
         assert row is not None
-        arguments, env = _reached(target)
+        arguments, env = reached(target)
         command = [program("pg_dump", conn.info.server_version // 10000), *arguments]
         command += ["--schema-only", "--no-owner", "--no-privileges", "--encoding=UTF8"]
         command += [_LOCK_WAIT, f"--snapshot={row[0]}"]
@@ -86,7 +43,7 @@ def dump(settings: Settings, screen: Screen, path: Path) -> None:
     if done.returncode:
         said = target.redacted(done.stderr.decode(errors="replace"))
         raise MigrationsError(f"pg_dump failed: {said}", "Nothing was written.")
-    numbered = sorted(name for name in executed if files.is_named(name))
+    numbered = sorted(name for name in executed if folder.is_named(name))
     recorded = ledger.dumped(book, [executed[n] for n in numbered]) if book.exists else ""
     parts = [_HEADER, *_normalised(done.stdout), recorded.encode().rstrip()]
     changed = _replace(path.resolve(), b"\n\n".join(filter(None, parts)) + b"\n")
@@ -130,14 +87,3 @@ def _replace(path: Path, text: bytes) -> bool:
     except OSError as error:
         raise SettingsError(f"{path} cannot be written: {error.strerror}.") from None
     return True
-
-
-def console(settings: Settings) -> int:
-    """Run psql on the target, and return its exit code. An embedded server runs meanwhile."""
-    with connection.target(settings) as target:
-        arguments, env = _reached(target)
-        before = signal.signal(signal.SIGINT, lambda *_: None)  # it is for psql
-        try:
-            return subprocess.run([program("psql"), *arguments], env=env, check=False).returncode
-        finally:
-            signal.signal(signal.SIGINT, before)

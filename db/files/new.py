@@ -1,20 +1,14 @@
-"""Files before they run: a new one with the team's header, and what squawk says of them."""
+"""A new file, with the next number and the team's header."""
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from . import files
-from .errors import FilesError, MigrationsError, SettingsError
-from .files import NAME_LENGTH, Migration
-from .script import Script
+from ..errors import FilesError
+from .folder import NAME_LENGTH, paths
 
 _DIGITS = 3  # of a number, where there are no neighbours
 _HEADER = """\
@@ -49,7 +43,7 @@ def write(folder: Path, shown: str, description: str, *, transaction: bool = Tru
             f"{what} the name of a migration.",
             'Letters, digits and spaces: invoke db.new "add index to campaigns"',
         )
-    taken = [path.name for path in files.paths(folder, shown)]
+    taken = [path.name for path in paths(folder, shown)]
     name = f"{_next(taken, shown)}_{snake}"
     if len(name) + len(".down.sql") > NAME_LENGTH:
         raise FilesError(f"The name is longer than {NAME_LENGTH} characters: {name[:40]}…")
@@ -75,39 +69,3 @@ def _next(names: Sequence[str], shown: str) -> str:
             f"Number on in a new folder (MIGRATIONS_DIR), and keep {shown} as it is.",
         )
     return number
-
-
-def chosen(migrations: Sequence[Migration], name: str) -> Migration:
-    """Return the file of that path, or the migration of that name."""
-    path = Path(name)
-    return files.load(path.absolute(), name) if path.is_file() else files.find(migrations, name)
-
-
-def lint(migrations: Sequence[Migration], root: Path) -> Iterator[MigrationsError]:
-    """Yield what squawk finds, in the order of the files. Raise `SettingsError` without squawk."""
-    program = shutil.which("squawk", path=Path(sys.executable).parent) or shutil.which("squawk")
-    if program is None:
-        raise SettingsError("squawk is not installed.", "Run: pip install '.[lint]'")
-    config = root / ".squawk.toml"
-    command = [program, "--reporter", "json"]
-    if config.exists():
-        command += ["--config", str(config)]
-    paths = {str(m.path): m for m in migrations}
-    done = subprocess.run([*command, "--", *paths], capture_output=True, check=False, cwd=root)
-    try:
-        found = json.loads(done.stdout)
-    except ValueError:
-        said = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
-        raise SettingsError(f"squawk does not run: {said}") from None
-    order = list(paths)
-    for finding in sorted(found, key=lambda f: (order.index(f["file"]), f["line"], f["column"])):
-        migration = paths[finding["file"]]
-        lines = migration.path.read_bytes().splitlines(keepends=True)
-        offset = sum(map(len, lines[: finding["line"]])) + finding["column"]  # 0-based, bytes
-        with Script.open(migration.path, migration.shown) as script:
-            yield MigrationsError(
-                f"{finding['message']} ({finding['rule_name']})",
-                *filter(None, [finding["help"]]),
-                location=script.location(offset),
-                excerpt=script.excerpt(offset),
-            )

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from . import files, ledger, plan
-from .config import Settings
-from .connection import Connection
-from .errors import LedgerError
-from .events import Note
-from .files import Migration
+from ..errors import LedgerError
+from ..events import Note
+from ..files import folder, plan
+from ..files.folder import Migration
+from ..files.plan import SCHEMA, Executed, Goal, Plan, Progress
+from ..server.connection import Connection
+from ..settings import Settings
+from . import ledger
 from .ledger import Ledger
-from .plan import SCHEMA, Executed, Goal, Plan, Progress
 
 
 class Survey(NamedTuple):
@@ -42,7 +43,7 @@ def stand(conn: Connection, settings: Settings, lock_timeout_ms: int | None = No
     book = ledger.find(conn, settings.ledger)
     executed = ledger.read(conn, book, lock_timeout_ms)
     progress = ledger.read_progress(conn, book, lock_timeout_ms)
-    migrations = files.discover(settings.folder, settings.shown(settings.folder))
+    migrations = folder.discover(settings.folder, settings.shown(settings.folder))
     unchecked = {
         m.filename: m.checksum
         for m in migrations
@@ -74,8 +75,13 @@ def base_schema(settings: Settings) -> Migration | None:
     """Return the base schema's file, if there is one, under its name in the ledger."""
     if not settings.schema.is_file():
         return None
-    file = files.load(settings.schema, settings.shown(settings.schema))
+    file = folder.load(settings.schema, settings.shown(settings.schema))
     return file._replace(filename=SCHEMA)
+
+
+def all_files(settings: Settings, found: Survey) -> list[Migration]:
+    """Return the base schema's file, if there is one, and the folder's, in the order they run."""
+    return [*filter(None, [base_schema(settings)]), *found.migrations]
 
 
 def _adoption(found: Survey) -> list[Note]:
@@ -87,7 +93,7 @@ def _adoption(found: Survey) -> list[Note]:
 
 
 def _only(found: Survey, goal: Goal) -> tuple[tuple[Migration, ...], list[Note]]:
-    wanted = files.find(found.migrations, goal.only)
+    wanted = folder.find(found.migrations, goal.only)
     row = found.executed.get(wanted.filename)
     if row is not None:
         when = f" on {row.executed_at:%Y-%m-%d at %H:%M:%S %Z}" if row.executed_at else ""
@@ -108,7 +114,7 @@ def _schema(
     schema, row = base_schema(settings), executed.get(SCHEMA)
     if row is not None:
         known = schema is None or row.checksum in (None, schema.checksum)
-        if known or files.is_dump(settings.schema):  # which holds what the migrations made
+        if known or folder.is_dump(settings.schema):  # which holds what the migrations made
             return (), []
         return (), [Note(f"{shown} was edited after it was loaded; only new databases get it")]
     empty = ledger.is_empty(conn, found.ledger)
@@ -121,4 +127,4 @@ def _schema(
             "If only the migrations are wanted: invoke db.migrate-run",
             "If the base schema and the migrations are already in it: invoke db.baseline",
         )
-    return (schema or files.load(settings.schema, shown),), []
+    return (schema or folder.load(settings.schema, shown),), []

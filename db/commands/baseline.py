@@ -1,0 +1,42 @@
+"""db.baseline: files recorded as executed without running them."""
+
+from __future__ import annotations
+
+from ..engine import ledger
+from ..engine.survey import all_files, stand
+from ..errors import (
+    LedgerError,
+)
+from ..events import Note
+from ..files import folder
+from ..server.watch import author
+from ..settings import Settings
+from .opened import Confirm, Screen, changing, connected, read_only
+
+
+def baseline(settings: Settings, screen: Screen, confirm: Confirm, to: str) -> None:
+    """Record files, the base schema first, as executed without running them.
+
+    Only what is missing in the ledger is added; rows that it has stay as they are.
+    """
+    with connected(settings, screen, writing=True) as (target, conn, server):
+        with read_only(conn, server):
+            found = stand(conn, settings)
+        if not found.executed and ledger.is_empty(conn, found.ledger):
+            raise LedgerError(
+                "The database is empty, so nothing is in it that could be recorded.",
+                "To set it up: invoke db.migrate",
+            )
+        wanted = all_files(settings, found)
+        if to:
+            wanted = wanted[: wanted.index(folder.find(wanted, to)) + 1]
+        missing = [m for m in wanted if m.filename not in found.executed]
+        if not missing:
+            screen.event(Note(f"nothing to record; in the ledger already: {len(wanted)}"))
+            return
+        screen.table(("filename", "change"), [(m.filename, "recorded, not run") for m in missing])
+        confirm(f"Record {len(missing)} as executed in {server.connected}?")
+        with changing(target, conn, server, settings, found) as book:
+            rows = [(m.filename, m.checksum) for m in missing]
+            ledger.record(conn, book, rows, f"{author()} (db.baseline)")
+        screen.event(Note(f"recorded as executed: {len(missing)}"))

@@ -1,0 +1,116 @@
+"""What every command stands on: a screen, a connection, a transaction of its own kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Protocol, TypeAlias, TypeVar
+
+import psycopg
+
+from ..engine import ledger
+from ..engine.ledger import Ledger
+from ..engine.survey import Survey
+from ..errors import (
+    LedgerError,
+    MigrationsError,
+)
+from ..events import Event
+from ..server import connection
+from ..server.connection import Connection, Server, Target
+from ..server.watch import Guard
+from ..settings import Settings
+
+T = TypeVar("T")
+Cell: TypeAlias = "str | int | datetime | None"
+Confirm = Callable[[str], None]  # raises, unless the answer is yes
+
+_READ_ONLY = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_NO_LONG_WAIT = b"SET LOCAL lock_timeout = '5s'"
+
+
+class Screen(Protocol):
+    """What a command needs of a report."""
+
+    def event(self, event: Event) -> None: ...
+    def error(self, error: MigrationsError) -> None: ...
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None: ...
+
+
+def drive(events: Generator[Event, None, T], screen: Screen) -> T:
+    """Show the events, and return what they come to."""
+    while True:
+        try:
+            screen.event(next(events))
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+
+@contextmanager
+def connected(
+    settings: Settings, screen: Screen, *, writing: bool
+) -> Iterator[tuple[Target, Connection, Server]]:
+    """Yield a connection. Raise `LedgerError` for what the server refuses meanwhile."""
+    with (
+        connection.target(settings) as target,
+        drive(target.connect("invoke db"), screen) as conn,
+        explained(target, "Nothing was changed." if writing else "Nothing was read."),
+    ):
+        server = connection.describe(conn, writing=writing)
+        screen.event(server.connected)
+        yield target, conn, server
+
+
+@contextmanager
+def explained(target: Target, state: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        said = target.redacted(error.diag.message_primary or str(error))
+        code = f" ({error.sqlstate})" if error.sqlstate else ""
+        locked = isinstance(error, psycopg.errors.LockNotAvailable)
+        advice = [state, "Another session has locked the ledger; try again."] if locked else [state]
+        raise LedgerError(f"{said}{code}", *advice) from None
+
+
+@contextmanager
+def reading(settings: Settings, screen: Screen) -> Iterator[Connection]:
+    """Yield a connection in a transaction in which nothing can be written."""
+    with connected(settings, screen, writing=False) as (_, conn, server), read_only(conn, server):
+        yield conn
+
+
+@contextmanager
+def read_only(conn: Connection, server: Server) -> Iterator[None]:
+    """Be in a transaction in which nothing can be written, and no lock is waited for for long."""
+    limits = [_NO_LONG_WAIT] if "lock_timeout" in server.settings else []
+    conn.execute(b";".join([_READ_ONLY, *limits]))
+    yield
+    conn.execute("ROLLBACK")
+
+
+@contextmanager
+def changing(
+    target: Target, conn: Connection, server: Server, settings: Settings, found: Survey
+) -> Iterator[Ledger]:
+    """Yield the ledger, made or adopted, in a transaction while no run is under way."""
+    guard = Guard(target, found.ledger.key)
+    try:
+        if settings.guard and not _locked(guard):
+            raise LedgerError(f"Nothing was changed, because of {guard.holder()}.", "Wait for it.")
+        with conn.transaction():
+            if "lock_timeout" in server.settings:
+                conn.execute(_NO_LONG_WAIT)
+            book = ledger.prepare(conn, found.ledger, None, unfinished=False)
+            yield book
+    finally:
+        guard.close()
+
+
+def _locked(guard: Guard) -> bool:
+    try:
+        return guard.lock()
+    except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):
+        return True  # an engine without advisory locks

@@ -1,0 +1,62 @@
+"""db.status: every file and its state."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..engine import ledger
+from ..engine.survey import Survey, base_schema, stand
+from ..errors import (
+    CheckFailed,
+)
+from ..events import Note
+from ..files.plan import SCHEMA, Entry, Executed, Plan
+from ..server.connection import Connection
+from ..settings import Settings
+from .opened import Screen, reading
+
+COLUMNS = ("filename", "state", "executed_at", "duration_ms", "executed_by")
+
+
+def status(settings: Settings, screen: Screen, *, check: bool) -> None:
+    """Show every file and its state; with `check`, raise `CheckFailed` unless all are executed."""
+    with reading(settings, screen) as conn:
+        found = stand(conn, settings)
+        entries = [*_schema_entry(conn, settings, found), *found.plan.entries]
+    for note in found.plan.notes:
+        screen.event(note)
+    if entries:
+        rows = [e.executed or Executed(e.filename, None) for e in entries]
+        screen.table(
+            COLUMNS,
+            [
+                (e.filename, e.state, r.executed_at, r.duration_ms, r.executed_by)
+                for e, r in zip(entries, rows, strict=True)
+            ],
+        )
+    else:
+        folder = settings.shown(settings.folder)
+        screen.event(Note(f"the folder {folder} holds no migrations, and none is executed"))
+    counted = Counter(e.state for e in entries)
+    totals = ", ".join(f"{number} {state}" for state, number in counted.items())
+    if entries:
+        screen.event(Note(totals))
+    if check and counted.keys() - {"executed"}:
+        raise CheckFailed(f"Not everything is executed: {totals}.", *advice(found.plan))
+
+
+def _schema_entry(conn: Connection, settings: Settings, found: Survey) -> list[Entry]:
+    if SCHEMA in found.executed:
+        return [Entry(SCHEMA, "executed", found.executed[SCHEMA])]
+    loads = not found.executed and base_schema(settings) and ledger.is_empty(conn, found.ledger)
+    return [Entry(SCHEMA, "pending")] if loads else []
+
+
+def advice(made: Plan) -> list[str]:
+    advice = []
+    for filename in made.named("changed")[:1]:
+        advice.append(f"Put the executed text of {filename} back, and write a new migration;")
+        advice.append(f"or, if the edit is meant: invoke db.repair --name {filename} --accept")
+    for filename in made.named("missing")[:1]:
+        advice.append(f"Put {filename} back; or: invoke db.repair --name {filename} --forget")
+    return advice or ["See what would run: invoke db.plan"]

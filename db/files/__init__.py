@@ -1,0 +1,1 @@
+"""A folder and a ledger's rows -> what would run; no database."""

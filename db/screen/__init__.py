@@ -1,0 +1,1 @@
+"""Events -> lines for people, or JSON lines."""

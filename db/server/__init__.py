@@ -1,0 +1,1 @@
+"""Where it goes: connections, bytes, processes."""

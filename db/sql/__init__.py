@@ -1,0 +1,1 @@
+"""Text -> statements; no file system beyond the file itself, no database."""
