@@ -50,9 +50,6 @@ _TOKENS = rb"""
     | \((?P<open>) | \)(?P<close>) | MARK(?P<marker>) | --[^\r\n]* | /\*(?P<comment>)
     | \$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$(?P<dollar>) | \\(?P<psql>)
 """.replace(b"MARK", _MARK)
-# Behind a dot or an AS such a word is a name (which misleads psql).
-_WORDS = rb"""| (?<![\w$\x80-\xff.])
-    (?i:(?P<begin>begin)|(?P<case>case)|(?P<finish>end))(?![\w$\x80-\xff])"""
 _TOKEN = re.compile(_TOKENS, re.X)
 # Most statements have nothing but these, and are one match. A `;` is never inside of them.
 _DULL = rb"""[^'"()$\\/;-]*"""
@@ -60,9 +57,8 @@ _ITEM = rb"""(?<![eE])'[^']*'|"[^"]*"|-(?!-)|/(?!\*)|(?!%b)--[^\r\n]*(?=[\r\n])"
 _INNER = rb"\(%b(?:(?:%b)%b){0,99}\)" % (_DULL, _ITEM, _DULL)
 _OUTER = rb"\(%b(?:(?:%b|%b)%b){0,99}\)" % (_DULL, _ITEM, _INNER, _DULL)
 _SIMPLE = re.compile(rb"%b(?:(?:%b|%b)%b){0,99};" % (_DULL, _ITEM, _OUTER, _DULL))
-_TOKENS_OF_ROUTINE = _TOKENS + _WORDS
-
-_AS = re.compile(rb"(?i)(?<![\w$\x80-\xff.])as\s+\Z")
+_TOKENS_OF_ROUTINE = _TOKENS + rb"| (?<![\w$\x80-\xff.])(?i:begin)(?![\w$\x80-\xff])(?P<begin>)"
+_ATOMIC, _BODY_END = (rb"(?i)%b(?![\w$\x80-\xff])" % word for word in (b"atomic", b"end"))
 
 _GAP = re.compile(rb"[\s;]*(?:(?P<line>--[^\r\n]*)|(?P<block>/\*))?")
 _BLANK = re.compile(rb"\s*(--[^\r\n]*)?")
@@ -76,14 +72,14 @@ _DATA_END = re.compile(rb"\n\\\.(?=\r?\n)")
 _LAST_DATA_END = re.compile(rb"\n\\\.(?=\r?\n|\r?\Z)")
 _PIECE = re.compile(  # of the first words of a statement
     rb"""\s*(?:(--[^\r\n]*)|(/\*)|((?:[eE]'[^'\\]*(?:\\.[^'\\]*)*'|'[^']*')
-    |"[^"]*"(?:"[^"]*")*|(?P<tag>\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$).*?(?P=tag)
+    |(?:[uU]&)?"[^"]*"(?:"[^"]*")*|(?P<tag>\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$).*?(?P=tag)
     |[\w$\x80-\xff]+|\S))""",
     re.S | re.X,
 )
 _PLAIN_PIECE = re.compile(rb"[\w$\x80-\xff]+|\S")
 _FIRST = re.compile(rb"[\s(]*([A-Za-z]+)(?![\w$\x80-\xff])")
 
-_NAME = r'(?:"(?:[^"]|"")*"|[^\s"().,]+)'
+_NAME = r"""(?:(?:U&)?"(?:[^"]|"")*"(?: UESCAPE '.')?|[^\s"().,]+)"""
 _NAMES = rf"{_NAME}(?: \. {_NAME})*"
 _COPY = rf"COPY (?:BINARY )?(?:{_NAMES} )?"
 _YES = r" \([^)]*\bCONCURRENTLY(?! (?:FALSE|OFF|0))"
@@ -473,15 +469,18 @@ class Script:
         """Return where a statement ends, its `;` included."""
         text = self._text
         search = (re.compile(_TOKENS_OF_ROUTINE, re.X) if routine else _TOKEN).search
-        depth = outermost = blocks = atomic = 0
+        depth = outermost = 0
+        body: int | None = None  # where the BEGIN ATOMIC is that the scan is inside of
         while token := search(text, pos):
             last, pos, at = pos, token.end(), token.start()
             what = token.lastgroup
             if what is None:
                 continue
             if what == "end":
-                if not depth and not blocks:
+                if not depth and body is None:
                     return pos
+                if not depth:
+                    body, pos = self._body(body, pos)
             elif what == "open":
                 outermost = outermost if depth else at
                 depth += 1
@@ -502,18 +501,24 @@ class Script:
                 while text[at - 1 : at] == mark:  # it goes on after a doubled quote
                     at = text.rfind(mark, 0, at - 1)
                 raise self._unclosed("this quote", at)
-            elif not depth and not _AS.search(text[max(at - 40, 0) : at]):
-                # BEGIN ATOMIC … END, with CASE … END inside; behind AS it is a name
-                if what == "finish":
-                    blocks -= blocks > 0
-                elif blocks:
-                    blocks += what == "case"
-                elif what == "begin" and next(_pieces(text, pos, None), b"").lower() == b"atomic":
-                    blocks, atomic = 1, at
-        if depth or blocks:
-            what = "this parenthesis" if depth else "this BEGIN ATOMIC"
-            raise self._unclosed(what, outermost if depth else atomic)
+            elif what == "begin" and not depth and body is None:
+                atomic = re.compile(_ATOMIC).match(text, self._gap(pos))
+                if atomic:
+                    body, pos = self._body(at, atomic.end())
+        if depth:
+            raise self._unclosed("this parenthesis", outermost)
+        if body is not None:
+            raise self._unclosed("this BEGIN ATOMIC", body)
         return len(text)
+
+    def _body(self, begin: int | None, pos: int) -> tuple[int | None, int]:
+        """Return what is open, and where to go on, behind an ATOMIC or a `;` in its body.
+
+        Only there the parser takes END for the body's: elsewhere it is a CASE's, or a name (which
+        misleads psql). https://www.postgresql.org/docs/current/sql-createfunction.html
+        """
+        pos = self._gap(pos)
+        return (None if re.compile(_BODY_END).match(self._text, pos) else begin), pos
 
     def _data(self, start: int) -> tuple[tuple[int, int], int]:
         r"""Return the span of the data that start here, and where the \. that ends them does."""

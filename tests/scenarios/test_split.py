@@ -50,8 +50,10 @@ EXPRESSIONS = [
     "((ARRAY[@,~@])[1~:~2])::text",
 ]
 CONTINUED, NAMES = r"'\';--continued", "begin, 1 AS end, 2 AS case"
+FIELDS = "t . end, (t) . case, 1 AS /*;*/ end, 2 AS --;\n case, 3 end, 4 case"
 # psql takes the first for a string without escapes, and these names for BEGIN … END.
-PSQL = {CONTINUED: "''';--continued", NAMES: re.sub(r"(\w+)(,|$)", r'"\1"\2', NAMES)}
+PSQL = {CONTINUED: "''';--continued", NAMES: re.sub(r"(\w+)(,|$)", r'"\1"\2', NAMES),
+        FIELDS: re.sub(r"(end|case)(,|$)", r'"\1"\2', FIELDS)}  # fmt: skip
 LOG = "INSERT~INTO~log (value)~"
 GROUPS = [
     [LOG + "VALUES~(@)", LOG + "SELECT~@ UNION ALL SELECT~(@)"],
@@ -82,6 +84,11 @@ GROUPS = [
         f"CREATE PROCEDURE~c№() BEGIN~ATOMIC;;{LOG}VALUES (@);"
         f"~SELECT end$1$, {NAMES} FROM (SELECT 3, @) AS t (end$1$, begin); END",
         "CALL~c№()",
+    ],
+    [
+        f"CREATE FUNCTION~d№() RETURNS text~BEGIN ATOMIC~SELECT {FIELDS} FROM (SELECT @, @)~"
+        f'AS t ("end", "case");~{LOG}VALUES~(@) RETURNING~value;~END',
+        LOG + "VALUES (d№())",
     ],
     ["DO~$do№$ BEGIN " + LOG + "VALUES (@); END; $do№$"],
     ["DO 'BEGIN INSERT INTO log (value) VALUES (''a;''); END' LANGUAGE~plpgsql"],
