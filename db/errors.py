@@ -16,6 +16,8 @@ No message, repr or attribute ever holds a password.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import PurePath
 from typing import ClassVar, NamedTuple
 
 
@@ -51,7 +53,8 @@ class MigrationsError(Exception):
     """The base of the family.
 
     `message` is the fact, `advice` what to do about it, one line each; `location` and `excerpt`
-    (source lines with a caret) are there when the fact has a place in a file.
+    (source lines with a caret) are there when the fact has a place in a file; `filename` is that
+    file's name, where one is to blame.
     """
 
     exit_code: ClassVar[int] = 1
@@ -62,12 +65,14 @@ class MigrationsError(Exception):
         *advice: str,
         location: Location | None = None,
         excerpt: str = "",
+        filename: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
         self.advice = advice
         self.location = location
         self.excerpt = excerpt
+        self.filename = filename or (PurePath(location.path).name if location else "")
 
     @property
     def details(self) -> tuple[str, ...]:
@@ -121,9 +126,10 @@ class StatementFailed(MigrationsError):
         excerpt: str = "",
     ) -> None:
         message = f"{diagnostic.message} ({diagnostic.sqlstate})"
-        super().__init__(message, outcome, *advice, location=location, excerpt=excerpt)
+        super().__init__(
+            message, outcome, *advice, location=location, excerpt=excerpt, filename=filename
+        )
         self.diagnostic = diagnostic
-        self.filename = filename
         self.outcome = outcome
         self.notices = notices
 
@@ -161,6 +167,12 @@ class Interrupted(MigrationsError):
     def __init__(self, message: str, *advice: str, signal_number: int = 2) -> None:
         super().__init__(message, *advice)
         self.exit_code = 128 + signal_number  # type: ignore[misc]  # the shell's own convention
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Return the names as a sentence has them: the first ones, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:most])} and {more} more"
 
 
 def _indented(label: str, text: str) -> str:

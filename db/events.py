@@ -10,6 +10,13 @@ from typing import NamedTuple, TypeAlias
 from .errors import Diagnostic
 
 
+def placed(host: str, port: int | str) -> str:
+    """Return host and port as people read them; a socket's folder has none."""
+    if host.startswith("/"):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class Connected(NamedTuple):
     """The target of the run; the first line that people see. Never holds a password."""
 
@@ -20,7 +27,7 @@ class Connected(NamedTuple):
     server: str  # such as "PostgreSQL 18.6"
 
     def __str__(self) -> str:
-        place = self.host if self.host.startswith("/") else f"{self.host}:{self.port}"
+        place = placed(self.host, self.port)
         return f"{self.database} on {place} as {self.user} ({self.server})"
 
 

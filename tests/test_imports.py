@@ -22,7 +22,7 @@ FLOORS = {
 }
 ORDER = [f"{floor}.{room}".strip(".") for floor, rooms in FLOORS.items() for room in rooms]
 ORDER += ["api", "tasks"]
-SCREEN = {"screen.stream", "screen.json_lines", "screen.lines", "screen.report"}
+SCREEN = {f"screen.{room}" for room in ("stream", "tables", "json_lines", "lines", "report")}
 PURE = [room for room in ORDER if room.startswith(("sql.", "files."))]
 
 

@@ -37,6 +37,7 @@ from db.events import (
 from db.screen.lines import Lines, humanised
 from db.screen.report import choose
 from db.screen.stream import Cell
+from db.server.connection import Target
 
 ROOT = Path(__file__).resolve().parents[1]
 # What the code of a process of its own begins with.
@@ -46,7 +47,7 @@ ROLES, INDEX = "003_update_user_roles.sql", "004_add_message_index.sql"
 CONNECTED = Connected("whatsapp", "db.example.com", 5432, "deploy", "PostgreSQL 18.6")
 BLOCKER = Blocker(4711, "app", "psql", "idle in transaction", 312.4, "SELECT 1 " + "+ 1 " * 90)
 WARNING = Diagnostic("WARNING", "01000", "first\nsecond")
-NOTICE = Diagnostic("NOTICE", "00000", "relation exists, skipping")
+NOTICE = Diagnostic("NOTICE", "00000", "drop cascades to 2 objects", "view a\nview b")
 EXCERPT = """\
    5 | CREATE INDEX IF NOT EXISTS idx_messages_sent
    6 |     ON messages
@@ -222,11 +223,12 @@ def test_notes_and_warnings_name_their_file(capsys: pytest.CaptureFixture[str]) 
     assert out == f"note: the folder is empty\nwarning: {INDEX}: was executed meanwhile\n"
 
 
-def test_a_warning_of_the_server_stands_under_its_file_and_a_notice_nowhere(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_the_server_said_stands_under_its_file(capsys: pytest.CaptureFixture[str]) -> None:
     out = shown(capsys, Noticed(ROLES, NOTICE), Noticed(ROLES, WARNING), Applied(ROLES, 1))
-    assert out == f"  {ROLES}  executed  1 ms\n    warning: first\n      second\n"
+    assert out == (
+        f"  {ROLES}  executed  1 ms\n    notice: drop cascades to 2 objects\n"
+        "      detail: view a\n        view b\n    warning: first\n      second\n"
+    )
 
 
 def test_a_retry_names_each_blocker_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -362,16 +364,53 @@ def test_blockers_fit_the_terminal() -> None:
     assert len(out.splitlines()[1]) == 90
 
 
-def test_a_table_fits_80_columns_with_nothing_lost() -> None:
-    name = "005_" + "a_long_name_" * 7 + ".sql"
-    row = f"[{name!r}, 'changed', '2026-05-04 03:02', 3412, 'deploy@runner-17.example.com']"
-    columns = ["file", "state", "executed_at", "duration_ms", "executed_by"]
-    out = on_terminal(IMPORTS + f"choose().table({columns}, [{row}])")
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_a_table_fits_the_terminal_with_nothing_lost_and_no_cell_cut(columns: int) -> None:
+    names = [f"00{n}_add_whatsapp_{'x' * n}_table.sql" for n in range(1, 9)]
+    rows = [[n, "changed", "2026-05-04 03:02", 3412, "deploy@runner-17.example"] for n in names]
+    heads = ["file", "state", "executed_at", "duration_ms", "executed_by"]
+    out = on_terminal(IMPORTS + f"choose().table({heads}, {rows})", columns=columns)
     assert "\x1b[1;31mchanged" in out
     lines = re.sub(r"\x1b\[[\d;]*m", "", out).splitlines()
-    assert max(map(len, lines)) <= 80
-    assert lines[0].split() == ["file", "state", "executed", "at", "duration", "executed", "by"]
-    assert "".join(line.split("  ")[0].strip() for line in lines[1:]) == name
+    assert max(map(len, lines)) <= columns
+    for cell in ["file", "executed at", "executed by", "3.4 s", *names, str(rows[0][4])]:
+        assert any(cell in line for line in lines)
+
+
+def test_words_of_a_last_cell_are_wrapped_where_they_begin() -> None:
+    statements = ", ".join(f"CREATE TABLE ×{n}" for n in range(2, 9))
+    code = f"choose().table(['file', 'statements'], [[ROLES, {statements!r}]])"
+    first, *more = on_terminal(IMPORTS + code, columns=60).splitlines()[1:]
+    at = first.index("CREATE")
+    assert at == len(ROLES) + 2
+    assert {line[:at].strip() for line in more} == {""}
+    assert " ".join([first[at:], *(line[at:] for line in more)]) == statements
+
+
+def test_a_name_longer_than_the_terminal_is_left_to_it() -> None:
+    name = "005_" + "a_long_name_" * 7 + ".sql"
+    code = f"choose().table(['file', 'state'], [[{name!r}, 'pending']])"
+    assert on_terminal(IMPORTS + code).splitlines()[2] == name
+
+
+def test_names_are_aligned_only_where_there_is_room() -> None:
+    code = f"""
+report = choose()
+report.event(Planned(({"'002_' + 'x' * 30"}, "001_x.sql"), 0))
+report.event(Applied("001_x.sql", 1))
+"""
+    first = re.sub(r"\x1b\[[\d;]*m", "", on_terminal(IMPORTS + code, columns=40))
+    assert first == "  001_x.sql  executed  1 ms\n"
+
+
+def test_force_color_colours_a_pipe_and_redraws_nothing_there() -> None:
+    code = "choose().event(Progress(INDEX, 3, 'scanning', 40.0))\nfailing_run()"
+    for more in ({}, {"CI": "true"}, {"GITHUB_ACTIONS": "true"}):
+        out = run(code, FORCE_COLOR="1", **more).stdout
+        assert f"  {INDEX}  running  3.0 s  40 %  scanning\n" in out
+        assert "  \x1b[32mexecuted\x1b[0m\x1b[2m  12 ms\x1b[0m\n" in out
+    assert "\x1b" not in run(code, FORCE_COLOR="0").stdout
+    assert "\x1b" not in run(code, FORCE_COLOR="1", NO_COLOR="1").stdout
 
 
 def test_brackets_and_colons_are_no_markup() -> None:
@@ -552,6 +591,43 @@ def test_github_gets_an_annotation_at_the_place(capsys: pytest.CaptureFixture[st
     assert "::" not in err
     choose(environ={}).error(FilesError("x", location=at))
     assert "::" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("forced", ["", "1"], ids=["plain", "coloured"])
+@pytest.mark.parametrize("json", [False, True], ids=["people", "json"])
+def test_nothing_that_others_wrote_is_a_command_to_github(json: bool, forced: str) -> None:
+    code = f"""
+evil = "::set-env name=A::b\\n::error::c\\n  ::error::d\\nx ##[error]e"
+said = Diagnostic("ERROR", "P0001", evil, evil, evil, evil)
+report = choose(json={json})
+report.event(Note(evil))
+report.event(Note(evil, filename=evil))
+report.event(Noticed(evil, said))
+report.event(Applied(evil, 1))
+report.event(Reconnected(evil))
+report.table(["a", "b"], [[evil, evil]])
+report.error(StatementFailed(said, evil, filename=evil, outcome=evil, notices=(said,)))
+report.error(FilesError(evil, evil, excerpt=evil))
+"""
+    out = run(code, GITHUB_ACTIONS="true", FORCE_COLOR=forced).stdout
+    assert "set-env" in out
+    for line in re.sub(r"\x1b\[[\d;]*m", "", out).splitlines():
+        # https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs
+        assert not line.lstrip().startswith("::")
+        assert "##[" not in line
+
+
+def test_an_address_with_colons_is_in_brackets() -> None:
+    assert "[::1]:5718 as" in str(CONNECTED._replace(host="::1", port=5718))
+    assert Target({"host": "::1", "port": "5718"}, 1).place == "[::1]:5718"
+    assert Target({"host": "/tmp"}, 1).place == "/tmp"
+
+
+def test_a_refused_file_is_named_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    at = Location("migrations/003_x.sql", 7, 17)
+    choose(json=True).error(FilesError("not closed", location=at))
+    (failed,) = parsed(capsys.readouterr().out)
+    assert failed["filename"] == "003_x.sql"
 
 
 # The document of the events

@@ -25,6 +25,7 @@ from ..errors import (
     Interrupted,
     LedgerError,
     MigrationsError,
+    listed,
 )
 from ..events import (
     Applied,
@@ -32,7 +33,6 @@ from ..events import (
     Event,
     Finished,
     Note,
-    Noticed,
     Planned,
     Reconnected,
 )
@@ -167,6 +167,7 @@ class Run:
     def _execute(self, todo: Sequence[Migration]) -> Iterator[Event]:
         """Execute the files; after a failure, whatever the ledger does not have."""
         patience = Patience(self._settings.lock_wait_s)
+        self._session.forget()  # what it said about the ledger
         while todo:
             try:
                 yield from self._attempt(todo)
@@ -184,7 +185,7 @@ class Run:
                 again = patience.retry(failed, running, blockers)
                 if again is None:
                     raise self._failed(failed, running, todo, blockers) from None
-                self._session.notices = []
+                self._session.forget()
                 yield again
                 patience.pause(again)
 
@@ -273,9 +274,7 @@ class Run:
                 yield from self._applied(command.about)
 
     def _applied(self, running: Running) -> Iterator[Event]:
-        for said in self._session.notices:
-            yield Noticed(running.filename, said)
-        self._session.notices = []
+        yield from self._session.heard(running.filename)
         running.script.close()
         yield from self._done(running.filename, running.duration_ms)
 
@@ -364,7 +363,7 @@ class Run:
     def _reconnect(self, error: psycopg.Error) -> Iterator[Event]:
         """Come back to a server that went away, to go on from what its ledger says."""
         reason = self._target.redacted(str(error))
-        files = ", ".join(self._unconfirmed) or "no file"
+        files = listed(list(self._unconfirmed)) or "no file"
         under_way = f"while {files} was under way: {reason}"
         self._losses += 1
         lost = self._session
@@ -424,7 +423,8 @@ class Run:
             stands = "What was executed is in the ledger: invoke db.status"
             message = f"Interrupted. {stands if under_way else 'Nothing was executed.'}"
             return Interrupted(message, again, signal_number=signal_number)
-        executed = ", ".join(m.filename for m in self._survey.todo if m not in todo) or "nothing"
+        done = [m.filename for m in self._survey.todo if m not in todo]
+        executed = listed(done) or "nothing"
         cancelled = "The running statement was cancelled and rolled back. " if under_way else ""
         left = f"{len(todo)}, from {todo[0].filename} on" if todo else "nothing"
         return Interrupted(

@@ -14,7 +14,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from ..errors import ConnectionFailed, Diagnostic
-from ..events import Blocker, Event, Note, Progress
+from ..events import Blocker, Event, Note, Noticed, Progress
 from ..files.folder import Migration
 from ..server.connection import VANISHED, Connection, Target, describe
 from ..server.pipeline import TICK_S, Arrival, Command, Pipeline, diagnostic
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SHOW_S = 2.0  # a statement that runs longer than this is worth a live line
 _SHOW_AGAIN_S = 0.9
-_NOTICES = 50  # of one file, the latest
+_NOTICES = 20  # of one file, the latest
 _TRIES = 3  # to connect, where each breaks at once
 
 # A server may take hours to notice that a client is gone, and keeps its locks for so long.
@@ -60,6 +60,7 @@ class Session:
         self._opening: Opening | None = None
         self.guard_pid = 0  # also when it is gone
         self.notices: list[Diagnostic] = []
+        self._earlier = 0  # notices that are not kept
         self.blockers: tuple[Blocker, ...] = ()
         self.shown = 0.0
         self._blind = False
@@ -204,8 +205,21 @@ class Session:
         if name in self.server.settings:
             yield Command(_local(name, value), about=running)
 
+    def heard(self, filename: str) -> Iterator[Event]:
+        """Yield what the server has said while a file ran, and forget it."""
+        if self._earlier:
+            count = f"{self._earlier:,} earlier messages of the server are not shown"
+            yield Note(count, filename=filename)
+        yield from (Noticed(filename, said) for said in self.notices)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what the server has said."""
+        self.notices, self._earlier = [], 0
+
     def _noticed(self, said: psycopg.errors.Diagnostic) -> None:
-        self.notices = [*self.notices[-_NOTICES:], diagnostic(said)]
+        self._earlier += len(self.notices) == _NOTICES
+        self.notices = [*self.notices, diagnostic(said)][-_NOTICES:]
 
 
 @cache  # the same few, for each file

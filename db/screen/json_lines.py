@@ -27,12 +27,11 @@ class JsonLines:
         self._line(type(event).__name__.lower(), _fields(event))
 
     def error(self, error: MigrationsError) -> None:
-        said, name, outcome = Diagnostic("ERROR", "", error.message), "", ""
-        advice = error.advice
+        said, outcome, advice = Diagnostic("ERROR", "", error.message), "", error.advice
         if isinstance(error, StatementFailed):
-            said, name, outcome = error.diagnostic, error.filename, error.outcome
+            said, outcome = error.diagnostic, error.outcome
             advice = advice[1:]  # the outcome is the first
-        fields = {"error": type(error).__name__, "filename": name, **_fields(said)}
+        fields = {"error": type(error).__name__, "filename": error.filename, **_fields(said)}
         fields |= {"location": error.location and _fields(error.location), "outcome": outcome}
         self._line("failed", fields | {"advice": advice, "exit_code": error.exit_code})
 
@@ -46,6 +45,7 @@ class JsonLines:
     def _line(self, name: str, fields: Mapping[str, Any]) -> None:
         shown = {"event": name, **fields}
         text = jsonlib.dumps(shown, ensure_ascii=self._ascii, default=datetime.isoformat)
+        text = text.replace("##[", "#\\u0023[")  # a command to GitHub's runner, wherever it stands
         write(self._out, re.sub(_JSON_UNSAFE, lambda m: f"\\u{ord(m[0]):04x}", text) + "\n")
 
 

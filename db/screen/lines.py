@@ -7,24 +7,28 @@ whose output is no terminal, does without.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
 from .. import events as e
-from ..errors import MigrationsError, StatementFailed
+from ..errors import Diagnostic, MigrationsError, StatementFailed
+from . import tables
 from .stream import Cell, write
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
-    from rich.table import Table
-    from rich.text import Text
 
 
 PLAIN_EVERY_S = 30.0  # between two lines about the same wait, where nothing can be redrawn
 _CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {0x09, 0x0A}, "\ufffd")
+# What makes a line of somebody's text a command to GitHub's runner: `::` at its beginning, behind
+# any space, and the older `##[` anywhere.
+_COMMANDS = re.compile(r"(?m)^\s*:(?=:)|#(?=#\[)")
+_BESIDE = "    executed  1234 ms"
 _COLOURS = dict.fromkeys(("changed", "missing", "unfinished"), "bold red")
 _COLOURS |= {"executed": "green"} | dict.fromkeys(("pending", "out of order"), "yellow")
 
@@ -36,11 +40,13 @@ class Lines:
         self, out: TextIO, err: TextIO, environ: Mapping[str, str], every_s: float = PLAIN_EVERY_S
     ) -> None:
         self._out, self._err, self._every_s = out, err, every_s
-        self._rich = {stream: _is_rich(stream, environ) for stream in (out, err)}
+        forced = environ.get("FORCE_COLOR", "") not in ("", "0") and not environ.get("NO_COLOR")
+        self._redraws = _is_rich(out, environ)
+        self._rich = {stream: forced or _is_rich(stream, environ) for stream in (out, err)}
         self._github = bool(environ.get("GITHUB_ACTIONS"))
         self._began = False
         self._name_width = 0
-        self._warnings: list[str] = []
+        self._notices: list[Diagnostic] = []
         self._said: dict[str, float] = {}  # what lasts, and when it was said
         self._live: Live | None = None
 
@@ -54,29 +60,31 @@ class Lines:
                 self._say(str(event))
             case e.Note(message, level, filename):
                 label = (level, "yellow" if level == "warning" else "")
-                self._say(label, ": ", f"{_one_line(filename)}: " if filename else "", message)
+                name = f"{_one_line(filename)}: " if filename else ""
+                self._say(label, ": ", name, _hanging(message))
             case e.Planned(filenames, executed):
                 self._name_width = max((len(_one_line(name)) for name in filenames), default=0)
+                if self._name_width + len(_BESIDE) > (self._width(self._out) or 1000):
+                    self._name_width = 0
                 if executed and not filenames:
                     are = "is" if executed == 1 else "are"
                     self._say(f"nothing to do: {_files(executed)} {are} executed")
-            case e.Noticed(_, said) if said.severity == "WARNING":
-                # Kept until its file has a line to stand under.
-                self._warnings.append(said.message.replace("\n", "\n      "))
+            case e.Noticed(_, said):
+                self._notices.append(said)  # kept until its file has a line to stand under
             case e.Applied(filename, duration_ms, out_of_order):
                 late = ("  (out of order)", "yellow") if out_of_order else ""
                 took = (f"  {humanised(duration_ms)}", "dim")
                 self._say(self._name(filename), ("executed", "green"), took, late)
-                for message in self._warnings:
-                    self._say("    ", ("warning", "yellow"), f": {message}")
-                self._warnings = []
+                for said in self._notices:
+                    self._say_notice(said)
+                self._notices = []
             case e.Retrying(filename, sqlstate, reason, _, pause_s, blockers):
                 why = "waits for a lock" if sqlstate == "55P03" else _one_line(reason)
                 then = f" ({sqlstate}), tried again in {humanised(pause_s * 1000)}"
                 self._say(self._name(filename), (why, "yellow"), then)
                 self._say_blockers(_blocked(blockers))
             case e.Reconnected(reason):
-                self._say(("reconnected", "yellow"), f": {reason}")
+                self._say(("reconnected", "yellow"), f": {_hanging(reason)}")
             case e.Finished(executed_now, duration_ms) if executed_now:
                 self._say(f"{_files(len(executed_now))} executed in {humanised(duration_ms)}")
 
@@ -87,31 +95,23 @@ class Lines:
         if self._began:
             self._say("")
         at, excerpt = error.location, error.excerpt.strip("\n")
-        self._say(f"{at}: " if at else "", (error.message, "bold"), to=self._err)
+        self._say(f"{at}: " if at else "", (_hanging(error.message), "bold"), to=self._err)
         said = "\n".join([*([f"\n{excerpt}"] if excerpt else []), *error.details])
         if rest := "\n\n".join(filter(None, [said, "\n".join(error.advice)])):
             self._say(rest, to=self._err)
         if self._github and at:
             place = f"file={_github(at.path, ':,')},line={at.line},col={at.column}"
-            self._say(f"::error {place}::{_github(error.message)}")
+            write(self._out, f"::error {place}::{_clean(_github(error.message))}\n")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
         """Show rows. A column named …_ms holds milliseconds, which people see as 12 ms."""
         self.close()
         names = [name.removesuffix("_ms").replace("_", " ") for name in columns]
         body = [[_shown(*pair) for pair in zip(columns, row, strict=True)] for row in rows]
-        if self._out.isatty():
-            from rich.table import Table
-            from rich.text import Text
-
-            table = Table(*names, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-            for row in body:
-                table.add_row(*(Text(c, _COLOURS.get(c, ""), overflow="fold") for c in row))
-            self._draw(self._out, table)
-        else:
-            widths = [max(map(len, column)) for column in zip(names, *body, strict=True)]
-            for row in (names, *body):
-                self._say("  ".join(map(str.ljust, row, widths)).rstrip())
+        parts: list[str | tuple[str, str]] = []
+        for line in tables.lines([names, *body], self._width(self._out)):
+            parts += ["\n" if parts else "", *((cell, _COLOURS.get(cell, "")) for cell in line)]
+        self._say(*parts)
 
     def close(self) -> None:
         """Take away the line that is redrawn."""
@@ -132,7 +132,7 @@ class Lines:
             blocked, phase = _blocked(event.blockers), event.phase
         now, last = time.monotonic(), self._said.get(key)
         # A wait leaves one line behind; a file that takes long gets its own in the end.
-        if self._rich[self._out] and (key or last is not None):
+        if self._redraws and (key or last is not None):
             self._redraw("  ".join(filter(None, [line, *blocked, phase])))
         elif last is None or now - last >= self._every_s:
             self.close()
@@ -148,16 +148,21 @@ class Lines:
             console = self._console(self._out)
             self._live = Live(console=console, transient=True, auto_refresh=False)
             self._live.start()
-        self._live.update(Text(_clean(line), no_wrap=True, overflow="ellipsis"), refresh=True)
+        shown = self._clean(line)
+        self._live.update(Text(shown, no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def _name(self, filename: str) -> str:
         return f"  {_one_line(filename).ljust(self._name_width)}  "
 
+    def _say_notice(self, said: Diagnostic) -> None:
+        label = (said.severity.lower(), "yellow" if said.severity == "WARNING" else "dim")
+        self._say("    ", label, f": {_hanging(said.message, 6)}")
+        for name, text in (("detail", said.detail), ("hint", said.hint)):
+            if text:
+                self._say(f"      {name}: {_hanging(text, 8)}")
+
     def _say_blockers(self, blocked: list[str]) -> None:
-        try:
-            width = os.get_terminal_size(self._out.fileno()).columns - 4
-        except OSError:  # no terminal
-            width = 116
+        width = (self._width(self._out) or 120) - 4
         for line in blocked:
             self._say("    ", line if len(line) <= width else f"{line[: width - 1]}…")
 
@@ -167,21 +172,33 @@ class Lines:
         if self._rich[stream] and any(style for _, style in pairs):
             from rich.text import Text
 
-            line = Text.assemble(*((_clean(text), style) for text, style in pairs))
-            self._draw(stream, line, soft_wrap=True)  # a terminal wraps; rich would cut words
+            line = Text.assemble(*((self._clean(text), style) for text, style in pairs))
+            console = self._console(stream)
+            with console.capture() as drawn:  # so that there is one way of writing
+                console.print(line, soft_wrap=True)  # a terminal wraps; rich would cut words
+            write(stream, drawn.get())
         else:
-            write(stream, _clean("".join(text for text, _ in pairs)) + "\n")
+            write(stream, self._clean("".join(text for text, _ in pairs)) + "\n")
+
+    def _clean(self, text: str) -> str:
+        text = _clean(text)
+        return _COMMANDS.sub(r"\g<0> ", text) if self._github else text
 
     def _console(self, stream: TextIO) -> Console:
         from rich.console import Console
 
-        return Console(file=stream, color_system="auto" if self._rich[stream] else None)
+        rich = self._rich[stream]
+        return Console(
+            file=stream, force_terminal=rich or None, color_system="auto" if rich else None
+        )
 
-    def _draw(self, stream: TextIO, what: Text | Table, *, soft_wrap: bool = False) -> None:
-        console = self._console(stream)
-        with console.capture() as drawn:  # so that there is one way of writing
-            console.print(what, soft_wrap=soft_wrap)
-        write(stream, drawn.get())
+    @staticmethod
+    def _width(stream: TextIO) -> int | None:
+        """Return the terminal's columns; None if there is no terminal."""
+        try:
+            return os.get_terminal_size(stream.fileno()).columns or 80
+        except (OSError, ValueError):
+            return None
 
 
 def humanised(ms: float) -> str:
@@ -201,6 +218,11 @@ def _is_rich(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 def _clean(text: str) -> str:
     return text.replace("\r\n", "\n").translate(_CONTROL)
+
+
+def _hanging(text: str, by: int = 2) -> str:
+    """Return the text with its later lines indented: the first column is the program's."""
+    return text.replace("\n", "\n" + " " * by)
 
 
 def _one_line(text: str) -> str:

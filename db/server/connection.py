@@ -13,7 +13,7 @@ from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
 from ..errors import ConnectionFailed
-from ..events import Connected, Event, Waiting
+from ..events import Connected, Event, Waiting, placed
 from ..settings import Settings
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -75,7 +75,7 @@ class Target:
         """Return host and port as people read them."""
         host = self.parameters.get("host") or self.parameters.get("hostaddr") or "the local socket"
         port = self.parameters.get("port", "5432")
-        return host if host.startswith("/") or " " in host else f"{host}:{port}"
+        return host if " " in host else placed(host, port)
 
     @property
     def shown(self) -> str:

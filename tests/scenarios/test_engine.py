@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -830,6 +831,29 @@ def test_an_error_at_commit_is_said_to_be_one(project: Project) -> None:
     assert "COMMIT" in done.stderr
     assert "(23503)" in done.stderr
     assert project.executed() == []
+
+
+def test_notices_are_shown_under_their_file_the_latest_twenty_and_a_count(
+    project: Project,
+) -> None:
+    project.write("001_few.sql", "DROP TABLE IF EXISTS never_made;")
+    loop = "FOR n IN 1..1500 LOOP RAISE NOTICE 'row %', n; END LOOP;"
+    project.write("002_many.sql", f"DO $$BEGIN {loop} END$$;")
+    out = project.invoke("db.migrate-run").stdout
+    assert '    notice: table "never_made" does not exist, skipping\n' in out
+    assert "note: 002_many.sql: 1,480 earlier messages of the server are not shown\n" in out
+    assert re.findall(r"    notice: row (\d+)\n", out) == [str(n) for n in range(1481, 1501)]
+
+
+def test_an_interrupt_names_ten_files_and_counts_the_others(project: Project) -> None:
+    for n in range(1, 31):
+        project.write(f"{n:03}_x.sql", f"CREATE TABLE t{n} ();")
+    project.write("031_slow.sql", "SELECT pg_sleep(60);")
+    process = project.popen("db.migrate-run")
+    wait_for(running(project, "SELECT pg_sleep(60)"))
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert "009_x.sql, 010_x.sql and 20 more. Not executed: 1, from 031_slow.sql on." in said
 
 
 @pytest.mark.parametrize("text", ["", "-- nothing\n", "/* nothing */", "\n;;\n"])
