@@ -250,6 +250,21 @@ def test_a_killed_server_is_replaced_while_others_still_hold_it(users: Users) ->
     assert _is_gone(server.pid)
 
 
+def test_a_socket_that_still_answers_does_not_make_a_killed_server_alive(folder: Path) -> None:
+    """Its children hold what it listened on, until they have noticed that it is gone."""
+    with embedded.running(folder) as server:
+        _kill(server.pid)
+        place = Path(server.host, f".s.PGSQL.{server.port}")
+        place.unlink()
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(place))
+            left.listen()
+            assert embedded.find(server.data) is None
+            with embedded.running(folder) as second, _connect(second) as conn:
+                assert second.pid != server.pid
+                assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_it_may_be_killed_by_the_process_that_started_it(folder: Path) -> None:
     with embedded.running(folder) as server:
         _kill(server.pid)

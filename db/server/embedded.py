@@ -194,7 +194,7 @@ def initdb(binaries: Path, data: Path, who: Account, *locks: int) -> None:
     command = [str(binaries / "initdb"), "-D", str(new), "-U", SUPERUSER, "--auth=trust"]
     try:
         subprocess.run(
-            [*command, "--no-instructions", "--encoding=UTF8", *locale],
+            [*command, "--encoding=UTF8", *locale],
             check=True,
             capture_output=True,
             text=True,
@@ -289,10 +289,11 @@ def find(data: Path) -> Server | None:
         server, status = _read(data)
         if server is None:
             return None
-        if status == "ready" and _accepts(server):
-            return server
+        # Asked first: a child of a killed server may still hold the socket it listened on.
         if not _alive(server.pid, data):
             return None
+        if status == "ready" and _accepts(server):
+            return server
         if time.monotonic() > deadline:
             raise ConnectionFailed(
                 f"The PostgreSQL in {data} (process {server.pid}) is neither up nor down.",
