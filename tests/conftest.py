@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _FAILED = pytest.StashKey[bool]()
 
 PROOF = {"test_faults.py", "test_races.py"}  # long, and heavy on the machine
+_PROOF_LIMIT_S = 900  # of one test, against hangs; of the others see pyproject.toml
 
 MakeCluster = Callable[..., Cluster]
 
@@ -48,8 +49,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each processor: much of a test is waiting for a server."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "rounds(number): run it so often, each with its own `seed`")
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        # In the background or under nohup they are ignored, and would be by all that is started
+        # here. A handler is not inherited.
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -81,6 +93,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         out += [item for item in items if "pgbouncer" in getattr(item, "fixturenames", ())]
     if not config.getoption("--rounds"):
         out += [item for item in items if item.path.name in PROOF]
+    for item in items:
+        if item.path.name in PROOF:
+            item.add_marker(pytest.mark.timeout(_PROOF_LIMIT_S))
     items[:] = [item for item in items if item not in out]
     config.hook.pytest_deselected(items=out)
 

