@@ -15,13 +15,8 @@ from hypothesis import strategies as st
 
 from db.errors import FilesError, ScriptError
 from db.sql import checksum
-from db.sql.script import (
-    NOT_IN_TRANSACTION,
-    Directives,
-    IndexTarget,
-    Script,
-    concurrent_index,
-)
+from db.sql.kinds import NOT_IN_TRANSACTION, IndexTarget, concurrent_index
+from db.sql.script import Directives, Script
 
 
 def split(text: str | bytes) -> list[str]:
@@ -173,6 +168,8 @@ KINDS = {
     "set local a = 1": "SET LOCAL",
     "set session a = 1": "SET",
     "set transaction_timeout = 0": "SET",
+    "set transaction_isolation = 'serializable'": "SET TRANSACTION",
+    "set local transaction_read_only to on": "SET TRANSACTION",
     "set constraints all deferred": "SET CONSTRAINTS",
     "reset all": "RESET",
     "create unique index i on t (a)": "CREATE INDEX",
@@ -242,6 +239,11 @@ def test_a_statement_has_the_kind_that_postgresql_names(
             IndexTarget('"A b"', 's."t.x"'),
         ),
         ("create unique index concurrently i on t (a)", IndexTarget("i", "t")),
+        (
+            """drop index concurrently s . u&"d!0061!!""!+01F600" /* x */ uescape '!'""",
+            IndexTarget('s."da!""😀"', None),
+        ),
+        (r'reindex table concurrently U&"\D83D\DE00"', IndexTarget(None, '"😀"')),
         ("create index concurrently on t (a)", IndexTarget(None, "t")),
         ("drop index concurrently if exists s.i", IndexTarget("s.i", None)),
         ("reindex (verbose) index concurrently s.i", IndexTarget("s.i", None)),
@@ -253,6 +255,73 @@ def test_a_statement_has_the_kind_that_postgresql_names(
 )
 def test_the_index_of_a_concurrent_statement_is_known(text: str, target: object) -> None:
     assert concurrent_index(text.encode()) == target
+
+
+EFFECTS: dict[str, tuple[set[str], set[str], set[str]]] = {
+    "insert into t values (f(1))": ({"INSERT"}, set(), set()),
+    "with a as (select 1) insert into t select 1": ({"INSERT"}, set(), set()),
+    "with a as /* b */ (delete from t returning 1), b as materialized (update t set a = 1) table a":
+        ({"DELETE", "UPDATE"}, set(), set()),
+    "with a as (values (1)) merge into t using a on true when matched then update set a = 1": (
+        {"MERGE"}, set(), set()),
+    "with a as (values (1)) update t set a = 1": ({"UPDATE"}, set(), set()),
+    "update t set a = 1; delete from t; merge into t using a on true when matched then delete": (
+        {"UPDATE", "DELETE", "MERGE"}, set(), set()),
+    "copy t from stdin;\n1\n\\.\n": ({"COPY FROM"}, set(), set()),
+    "copy s.t (a) from '/x'; copy (select 1) to program 'from'": ({"COPY FROM"}, set(), set()),
+    "create table t as select 1; create table u (a int generated always as (1) stored)": (
+        {"CREATE TABLE AS"}, set(), set()),
+    "create table t as select 1 with no data": (set(), set(), set()),
+    "select 1 into t": ({"SELECT INTO"}, set(), set()),
+    "select 'insert into t', $$ delete from t $$ -- update\n from a where b in (1) for update": (
+        set(), set(), set()),
+    "select f(1)": (set(), set(), {"SELECT"}),
+    "do $$ insert into t $$; call p(); execute e": (set(), set(), {"DO", "CALL", "EXECUTE"}),
+    "grant select on t to a; revoke b from a; alter default privileges grant all on tables to a": (
+        set(), {"GRANT", "REVOKE", "ALTER DEFAULT PRIVILEGES"}, set()),
+    "create function f() begin atomic insert into t values (1); end": (set(), set(), set()),
+    "create rule r as on insert to t do (insert into u values (1))": (set(), set(), set()),
+    "create table t (a int); alter table t add b int default f(1)": (set(), set(), set()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), EFFECTS.items())
+def test_what_a_dump_of_the_schema_would_not_hold_is_known(
+    text: str, expected: tuple[set[str], set[str], set[str]]
+) -> None:
+    found = Script(text.encode()).effects
+    assert tuple(map(set, found)) == expected
+    assert Script(text.upper().encode()).effects == found
+
+
+@pytest.mark.parametrize(
+    ("text", "empty"),
+    [
+        ("", True),
+        ("-- a\n/* b */;;", True),
+        ("BEGIN;\n-- a\nCOMMIT;", True),
+        ("\\restrict a\n", True),
+        ("-- migrate: no-transaction\n", True),
+        ("SELECT 1", False),
+        ("SET TRANSACTION READ ONLY", False),
+    ],
+)
+def test_a_file_that_does_nothing_is_known(text: str, *, empty: bool) -> None:
+    assert Script(text.encode()).is_empty is empty
+
+
+@pytest.mark.parametrize(
+    ("text", "matter"),
+    [
+        (r"SELECT 'a\'; SELECT 1", True),
+        (r"SELECT x'\'''", True),
+        (r"SELECT 'C:\new'", False),
+        (r"""SELECT E'it\'s', $$ '\' $$, $a$\'$a$, "\'" -- '\'""", False),
+        ("COPY t FROM stdin;\n'\\'\n\\.\n", False),
+    ],
+)
+def test_where_backslashes_could_be_escapes_is_known(text: str, *, matter: bool) -> None:
+    assert Script(text.encode()).escapes_matter is matter
 
 
 def test_directives_are_read_above_the_first_statement() -> None:
@@ -274,6 +343,7 @@ def test_durations_are_written_as_in_postgresql(value: str, ms: int) -> None:
 
 INDEX = "CREATE INDEX CONCURRENTLY i ON t (a);"
 OUTSIDE = "-- migrate: no-transaction\n"
+OUTSIDE_ONLY = NOT_IN_TRANSACTION - {"CREATE DATABASE", "DROP DATABASE"}
 REFUSED = {
     "unknown directive": ("-- migrate: no-transactoin", "1:13", "Did you mean no-transaction?"),
     "bad duration": ("-- migrate: lock-timeout=2x", "1:13", "lock-timeout=500ms"),
@@ -298,6 +368,11 @@ REFUSED = {
     "concurrently": (f"SELECT 1;\n{INDEX}", "2:1", "-- migrate: no-transaction"),
     "concurrently, alone": (INDEX, "1:1", "in its own file"),
     "no name": (f"{OUTSIDE}CREATE INDEX CONCURRENTLY ON t (a)", "2:1", "needs a name"),
+    "create database": ("CREATE DATABASE d", "1:1", "invoke db.create"),
+    "create database outside": (f"{OUTSIDE}CREATE DATABASE d", "2:1", "invoke db.create"),
+    "drop database": ("DROP DATABASE IF EXISTS d", "1:1", "Delete it"),
+    "drop database outside": (f"{OUTSIDE}DROP DATABASE d", "2:1", "Delete it"),
+    "\\unset": ("\\unset x", "1:1", "Delete the line"),
     "vacuum in a block": (f"{OUTSIDE}BEGIN; VACUUM; COMMIT", "2:8", "out of the block"),
     "begin inside": ("SELECT 1; BEGIN; COMMIT;", "1:11", "around the whole file"),
     "two blocks": ("BEGIN; COMMIT; BEGIN; COMMIT;", "1:8", "around the whole file"),
@@ -332,7 +407,7 @@ def test_what_cannot_be_run_is_refused_with_place_and_fix(text: str, place: str,
     assert said in "\n".join((error.message, *error.advice))
 
 
-@pytest.mark.parametrize("text", [t for t, k in KINDS.items() if k in NOT_IN_TRANSACTION])
+@pytest.mark.parametrize("text", [t for t, k in KINDS.items() if k in OUTSIDE_ONLY])
 def test_what_postgresql_keeps_out_of_transactions_needs_the_directive(text: str) -> None:
     assert "-- migrate: no-transaction" in refused(text).advice[0]
     (unit,) = Script(f"{OUTSIDE}{text}".encode()).units()

@@ -22,7 +22,7 @@ from ..server import watch
 from ..server.connection import VANISHED
 from ..server.pipeline import Arrival, Command, CommandFailed
 from ..server.watch import author
-from ..sql import script as scripts
+from ..sql import kinds
 from ..sql.script import Script, Unit
 from .ledger import Ledger, read, read_progress
 from .session import Running, Session, statement
@@ -291,7 +291,7 @@ class _Work:
         """Return whether a statement that was cut off did its work; raise if nobody can tell."""
         (found,) = unit.statements
         script = self.running.script
-        target = scripts.concurrent_index(script.sql(found))
+        target = kinds.concurrent_index(script.sql(found))
         if found.kind == "CREATE INDEX CONCURRENTLY":
             return any(valid for _, valid, _ in self._indexes(unit))
         if found.kind == "DROP INDEX CONCURRENTLY" and target:
@@ -314,7 +314,7 @@ class _Work:
     def _indexes(self, unit: Unit) -> list[tuple[str, bool, bool]]:
         """Return the indexes that the unit builds, or has left behind: name, valid, being built."""
         (found,) = unit.statements
-        target = scripts.concurrent_index(self.running.script.sql(found))
+        target = kinds.concurrent_index(self.running.script.sql(found))
         if target is None or found.kind == "DROP INDEX CONCURRENTLY":
             return []
         if found.kind == "REINDEX CONCURRENTLY":

@@ -14,13 +14,12 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import Location, ScriptError
-from . import checksum
+from . import checksum, kinds
 
 _BLOCK = 1 << 20  # smaller files are read and kept, larger ones mapped and scanned again
 _STEP = 4 << 20
@@ -51,12 +50,6 @@ _TOKENS = rb"""
     | \$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$(?P<dollar>) | \\(?P<psql>)
 """.replace(b"MARK", _MARK)
 _TOKEN = re.compile(_TOKENS, re.X)
-# Most statements have nothing but these, and are one match. A `;` is never inside of them.
-_DULL = rb"""[^'"()$\\/;-]*"""
-_ITEM = rb"""(?<![eE])'[^']*'|"[^"]*"|-(?!-)|/(?!\*)|(?!%b)--[^\r\n]*(?=[\r\n])""" % _MARK
-_INNER = rb"\(%b(?:(?:%b)%b){0,99}\)" % (_DULL, _ITEM, _DULL)
-_OUTER = rb"\(%b(?:(?:%b|%b)%b){0,99}\)" % (_DULL, _ITEM, _INNER, _DULL)
-_SIMPLE = re.compile(rb"%b(?:(?:%b|%b)%b){0,99};" % (_DULL, _ITEM, _OUTER, _DULL))
 _TOKENS_OF_ROUTINE = _TOKENS + rb"| (?<![\w$\x80-\xff.])(?i:begin)(?![\w$\x80-\xff])(?P<begin>)"
 _ATOMIC, _BODY_END = (rb"(?i)%b(?![\w$\x80-\xff])" % word for word in (b"atomic", b"end"))
 
@@ -70,76 +63,15 @@ _PSQL = re.compile(rb"(\\(?:[A-Za-z_]+|[^\r\n])?)[^\r\n]*")
 _REST_OF_LINE = re.compile(rb"[ \t\r\f\v]*(?:--[^\n]*)?(?:\n|\Z)")
 _DATA_END = re.compile(rb"\n\\\.(?=\r?\n)")
 _LAST_DATA_END = re.compile(rb"\n\\\.(?=\r?\n|\r?\Z)")
-_PIECE = re.compile(  # of the first words of a statement
-    rb"""\s*(?:(--[^\r\n]*)|(/\*)|((?:[eE]'[^'\\]*(?:\\.[^'\\]*)*'|'[^']*')
-    |(?:[uU]&)?"[^"]*"(?:"[^"]*")*|(?P<tag>\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$).*?(?P=tag)
-    |[\w$\x80-\xff]+|\S))""",
-    re.S | re.X,
-)
-_PLAIN_PIECE = re.compile(rb"[\w$\x80-\xff]+|\S")
-_FIRST = re.compile(rb"[\s(]*([A-Za-z]+)(?![\w$\x80-\xff])")
-
-_NAME = r"""(?:(?:U&)?"(?:[^"]|"")*"(?: UESCAPE '.')?|[^\s"().,]+)"""
-_NAMES = rf"{_NAME}(?: \. {_NAME})*"
-_COPY = rf"COPY (?:BINARY )?(?:{_NAMES} )?"
-_YES = r" \([^)]*\bCONCURRENTLY(?! (?:FALSE|OFF|0))"
-# The first words of a command -> its kind; "" is these words themselves. Strings, as are the other
-# patterns that few files need: `re` compiles them at their first use, and keeps them.
-_KINDS = {
-    "START": {"START TRANSACTION": "BEGIN"},
-    "COMMIT": {"COMMIT PREPARED": ""},
-    "END": {"END": "COMMIT"},
-    "ROLLBACK": {"ROLLBACK PREPARED": "", r"ROLLBACK (?:\w+ )?TO": "ROLLBACK TO"},
-    "ABORT": {"ABORT": "ROLLBACK"},
-    "PREPARE": {"PREPARE TRANSACTION": ""},
-    "DISCARD": {r"DISCARD \w+": ""},
-    "SET": {
-        "SET (?:(?:LOCAL|SESSION) )?TRANSACTION": "SET TRANSACTION",
-        "SET (?:LOCAL|CONSTRAINTS)": "",
-    },
-    "CREATE": {"CREATE (?:UNIQUE )?INDEX CONCURRENTLY": "CREATE INDEX CONCURRENTLY"},
-    "DROP": {"DROP INDEX CONCURRENTLY": ""},
-    "ALTER": {
-        rf"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?{_NAMES}(?: \*)? DETACH PARTITION {_NAMES} "
-        "CONCURRENTLY": "ALTER TABLE DETACH PARTITION CONCURRENTLY",
-        rf"ALTER DATABASE {_NAME} SET TABLESPACE": "ALTER DATABASE SET TABLESPACE",
-    },
-    "REINDEX": {
-        rf"REINDEX(?:{_YES}| (?:\([^)]*\) )?\w+ CONCURRENTLY)": "REINDEX CONCURRENTLY",
-        r"REINDEX (?:\([^)]*\) )?DATABASE": "REINDEX DATABASE",
-        r"REINDEX (?:\([^)]*\) )?SYSTEM": "REINDEX SYSTEM",
-        r"REINDEX (?:\([^)]*\) )?SCHEMA": "REINDEX SCHEMA",
-    },
-    "CLUSTER": {r"CLUSTER(?: VERBOSE)?(?: \([^)]*\))?$": "CLUSTER ALL"},
-    "REPACK": {
-        f"REPACK{_YES}": "REPACK CONCURRENTLY",
-        r"REPACK(?: \([^)]*\))?(?: USING INDEX)?$": "REPACK ALL",
-    },
-    "COPY": {
-        f"{_COPY}FROM (?:STDIN|STDOUT)": "COPY FROM STDIN",
-        f"{_COPY}TO (?:STDIN|STDOUT)": "COPY TO STDOUT",
-    },
-}
-_MODIFIER = (
-    rb"(?:OR|REPLACE|GLOBAL|LOCAL|TEMP|TEMPORARY|UNLOGGED|UNIQUE|TRUSTED|RECURSIVE|CONSTRAINT)\b"
-)
-_OBJECT = re.compile(
-    rb"(?i)(CREATE|ALTER|DROP)\s+(?:%b\s+)*(?!%b)" % (_MODIFIER, _MODIFIER)
-    + rb"((?:MATERIALIZED|FOREIGN|EVENT|ACCESS|DEFAULT)\s+\w+|\w+)"
-)
-# What PostgreSQL's source calls PreventInTransactionBlock() for.
-NOT_IN_TRANSACTION = frozenset(
-    {"CREATE INDEX CONCURRENTLY", "DROP INDEX CONCURRENTLY", "REINDEX CONCURRENTLY",
-     "REINDEX DATABASE", "REINDEX SYSTEM", "REINDEX SCHEMA", "VACUUM", "CLUSTER ALL",
-     "REPACK ALL", "REPACK CONCURRENTLY", "ALTER TABLE DETACH PARTITION CONCURRENTLY",
-     "ALTER SYSTEM", "CREATE DATABASE", "DROP DATABASE", "ALTER DATABASE SET TABLESPACE",
-     "CREATE TABLESPACE", "DROP TABLESPACE", "DISCARD ALL", "COMMIT PREPARED",
-     "ROLLBACK PREPARED"}
-)  # fmt: skip
-# ... and only with some of their options: the server decides, where a file leaves it the choice.
-_SOMETIMES = frozenset({"CREATE SUBSCRIPTION", "ALTER SUBSCRIPTION", "DROP SUBSCRIPTION", "CALL"})
-_COMMITS = re.compile(rb"(?i)\b(?:commit|rollback)\b")
 _CONTROL = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "PREPARE TRANSACTION"})
+
+# A file changes the database that it runs in, and is recorded there.
+_NEVER = {
+    "CREATE DATABASE": "Delete it. The database that DATABASE_URL names is made by: "
+    "invoke db.create; any other one outside of the migrations, with psql.",
+    "DROP DATABASE": "Delete it. If a database has to go, drop it outside of the migrations, "
+    "with psql: wherever this file runs, one would be gone.",
+}
 
 # pg_dump writes these, and what they mean holds anyway; every other psql command is refused.
 _PASSED = re.compile(
@@ -150,7 +82,8 @@ _INSTEAD = {
     r"\copy": r"Write COPY … FROM stdin; with the data on the lines below it, and \. at its end.",
     r"\i \ir \include \include_relative": "Put that SQL in a migration file of its own.",
     r"\c \connect": "Delete the line: the database is the one that DATABASE_URL names.",
-    r"\set \gset \unset \getenv \prompt": "psql variables are not expanded: write the value "
+    r"\unset": "Delete the line: psql variables are not expanded, so there is none to unset.",
+    r"\set \gset \getenv \prompt": "psql variables are not expanded: write the value "
     "itself, or keep it in a DO block or a temporary table.",
     r"\gexec": "Use a DO block with EXECUTE format(…).",
     r"\if \elif \else \endif": "Use a DO block with IF … THEN … END IF.",
@@ -162,14 +95,6 @@ _DIRECTIVE = re.compile(rb"([^\s,=]+)(?:\s*=\s*([^\s,]*))?")
 _DURATION = re.compile(r"(\d{1,10})(ms|s|min|h|d|)")
 _UNIT_MS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 _KNOWN = ("no-transaction", "lock-timeout=2s", "statement-timeout=10min")
-
-_INDEX = (  # ON cannot be a name: it is a reserved word
-    rf"(?i)CREATE (?:UNIQUE )?INDEX CONCURRENTLY (?:ON|(?:IF NOT EXISTS )?"
-    rf"(?P<name>{_NAMES}) ON) (?:ONLY )?(?P<table>{_NAMES})"
-    rf"|DROP INDEX CONCURRENTLY (?:IF EXISTS )?(?P<dropped>{_NAMES})"
-    rf"|REINDEX (?:\([^)]*\) )?(?:INDEX (?:CONCURRENTLY )?(?P<index>{_NAMES})"
-    rf"|TABLE (?:CONCURRENTLY )?(?P<of>{_NAMES}))"
-)
 
 
 class Statement(NamedTuple):
@@ -199,13 +124,6 @@ class Unit(NamedTuple):
     statements: tuple[Statement, ...]
     transactional: bool
     modes: bytes = b""
-
-
-class IndexTarget(NamedTuple):
-    """What a … INDEX CONCURRENTLY is about; names are as written, quotes included."""
-
-    name: str | None
-    table: str | None
 
 
 class _Frame(NamedTuple):
@@ -280,6 +198,22 @@ class Script:
                     raise self.error(message, _known(key), at=at + word.start())
         return Directives(**values)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no statement of the file does anything: it holds comments only."""
+        return all(found.kind in ("BEGIN", "COMMIT") for found in self._commands())
+
+    @property
+    def effects(self) -> kinds.Effects:
+        """What the file does that a dump of the schema does not hold. Raise as `check()` does."""
+        found = (kinds.effects(self.sql(s), s.kind) for s in self._commands())
+        return kinds.summed({name for names in found for name in names})
+
+    @property
+    def escapes_matter(self) -> bool:
+        """Whether it is split otherwise where standard_conforming_strings is off."""
+        return any(kinds.escapes(self.sql(found)) for found in self.statements())
+
     def check(self) -> None:
         """Raise `ScriptError` for the first thing that cannot be run."""
         if self.directives.transaction:
@@ -312,7 +246,7 @@ class Script:
                 opening, block = found, []
             elif found.kind == "COMMIT" and opening:
                 if block:
-                    yield Unit(tuple(block), True, self._modes(opening))
+                    yield Unit(tuple(block), True, kinds.modes(self.sql(opening)))
                 opening = None
             elif found.kind in _CONTROL:
                 raise self.error(
@@ -321,13 +255,13 @@ class Script:
                     at=found.start,
                 )
             elif opening:
-                if found.kind in NOT_IN_TRANSACTION:
+                if found.kind in kinds.NOT_IN_TRANSACTION:
                     message = f"{found.kind} cannot run inside BEGIN … COMMIT"
                     raise self.error(message, "Move it out of the block.", at=found.start)
                 block.append(found)
             else:
                 self._check_name(found)
-                yield Unit((found,), not self._outside(found))
+                yield Unit((found,), not kinds.needs_outside(self.sql(found), found.kind))
         if opening:
             message = "this BEGIN is not closed"
             raise self.error(message, "Write COMMIT; where its block ends.", at=opening.start)
@@ -351,7 +285,7 @@ class Script:
                     "around the whole file.",
                     at=wrong.start,
                 )
-            elif found.kind in NOT_IN_TRANSACTION:
+            elif found.kind in kinds.NOT_IN_TRANSACTION:
                 advice = ["Put this on a line at the top: -- migrate: no-transaction"]
                 if "INDEX CONCURRENTLY" in found.kind:
                     advice.append("It is best alone in its own file.")
@@ -367,7 +301,7 @@ class Script:
                 message, "Delete it: a file is one transaction anyway.", at=opening.start
             )
         passed = frozenset(s.start for s in (opening, closing, *leading) if s)
-        return _Frame(self._modes(opening) if opening else b"", tuple(leading), passed)
+        return _Frame(kinds.modes(self.sql(opening)) if opening else b"", tuple(leading), passed)
 
     def _commands(self) -> Iterator[Statement]:
         """Yield what is sent to the server; raise for what cannot be."""
@@ -379,31 +313,24 @@ class Script:
             if found.kind == "COPY TO STDOUT":
                 advice = r"Write to a table, or export with psql's \copy outside the migrations."
                 raise self.error("there is nobody to read this output", advice, at=found.start)
-            if found.kind == "COMMIT" and re.search(
-                "(?i) AND CHAIN", _head(self._text, found.start, found.end)
-            ):
+            if found.kind in _NEVER:
+                message = f"{found.kind} does not belong in a migration"
+                raise self.error(message, _NEVER[found.kind], at=found.start)
+            if found.kind == "COMMIT" and kinds.chains(self.sql(found)):
                 advice = "Write COMMIT; and BEGIN; instead, in a no-transaction file."
                 raise self.error("AND CHAIN is not understood here", advice, at=found.start)
             yield found
 
-    def _outside(self, found: Statement) -> bool:
-        """Return whether a statement of a no-transaction file needs to be outside of one."""
-        if found.kind == "DO":  # a block may commit as it goes; a procedure always may
-            return bool(_COMMITS.search(self.sql(found)))
-        return found.kind in NOT_IN_TRANSACTION or found.kind in _SOMETIMES
-
     def _check_name(self, found: Statement) -> None:
-        target = found.kind == "CREATE INDEX CONCURRENTLY" and concurrent_index(self.sql(found))
+        target = found.kind == "CREATE INDEX CONCURRENTLY" and kinds.concurrent_index(
+            self.sql(found)
+        )
         if target and target.name is None:
             raise self.error(
                 "an index that is built CONCURRENTLY needs a name",
                 "Without one, what a failed build leaves behind could not be found again.",
                 at=found.start,
             )
-
-    def _modes(self, opening: Statement) -> bytes:
-        words = _head(self._text, opening.start, opening.end)
-        return re.sub(r"(?i)^(BEGIN( WORK| TRANSACTION)?|START TRANSACTION) ?", "", words).encode()
 
     def _psql_error(self, at: int, *, inside: bool = False) -> ScriptError:
         command = _psql_name(self._text, at)
@@ -447,16 +374,14 @@ class Script:
 
     def _statement(self, start: int) -> tuple[Statement, int]:
         """Return the statement that starts here, and where what follows it does."""
-        text, kind = self._text, _kind(self._text, start)
-        routine = kind in ("CREATE FUNCTION", "CREATE PROCEDURE")
-        simple = None if routine else _SIMPLE.match(text, start)
-        following = simple.end() if simple else self._end(start, routine=routine)
+        text, kind = self._text, kinds.kind(self._text, start)
+        following = self._end(start, routine=kind in ("CREATE FUNCTION", "CREATE PROCEDURE"))
         end = following - (text[following - 1] == _SEMICOLON)
         while text[end - 1] in b" \t\n\r\f\v":
             end -= 1
         data: tuple[int, int] | None = None
         if kind == "COPY":
-            kind = _kind(text, start, end)
+            kind = kinds.kind(text, start, end)
         if kind == "COPY FROM STDIN":
             line = _REST_OF_LINE.match(text, following)
             if not line:
@@ -680,83 +605,6 @@ class Script:
         room = 100 - len(before)
         left = _printable(before)
         return left + _printable(rest[:room] + "…" * (len(rest) > room)), sum(map(_width, left))
-
-
-def concurrent_index(sql: bytes) -> IndexTarget | None:
-    """Return what a CREATE, DROP or REINDEX … CONCURRENTLY is about, or None if it is not one."""
-    if not _kind(sql, 0, len(sql)).endswith("INDEX CONCURRENTLY"):
-        return None
-    found = re.match(_INDEX, _head(sql, 0, len(sql)))
-    if not found:
-        return IndexTarget(None, None)
-    name = found["name"] or found["dropped"] or found["index"]
-    name, table = (n and n.replace(" . ", ".") for n in (name, found["table"] or found["of"]))
-    return IndexTarget(name, table)
-
-
-def _kind(text: bytes | mmap.mmap, start: int, end: int | None = None) -> str:
-    first = _FIRST.match(text, start)
-    if not first:
-        return ""
-    word = _upper(first[1])
-    if word not in _KINDS or (word == "COPY" and end is None):
-        return word
-    named = _OBJECT.match(text, first.start(1))
-    kind = _upper(named[1], named[2]) if named else ""
-    if kind and kind not in ("CREATE INDEX", "DROP INDEX", "ALTER TABLE", "ALTER DATABASE"):
-        return kind
-    near = text[start : start + 400].lower()
-    near = near if b'"' in near else near.split(b";", 1)[0]
-    if kind and not any(word in near for word in (b"concurrently", b"tablespace", b"--", b"/*")):
-        return kind
-    head = _head(text, first.start(1), end, outside=word == "COPY")
-    for words, kind in _KINDS[word].items():
-        if found := re.match(rf"(?i){words}(?!\w)", head):
-            return kind or found[0].upper()
-    named = _OBJECT.match(head.encode())
-    return _upper(named[1], named[2]) if named else word
-
-
-@lru_cache(1000)
-def _upper(*words: bytes) -> str:
-    return b" ".join(b" ".join(words).split()).decode().upper()
-
-
-def _head(text: bytes | mmap.mmap, start: int, end: int | None, *, outside: bool = False) -> str:
-    """Return the first words of a statement, one space between; `outside` of parentheses only."""
-    head = text[start : start + 400 if end is None else min(start + 400, end)].split(b";", 1)[0]
-    if outside or any(mark in head for mark in (b"--", b"/*", b'"', b"'")):
-        pieces = _pieces(text, start, end)
-        words = list(islice(_outside(pieces) if outside else pieces, 32))
-    else:
-        words = _PLAIN_PIECE.findall(head)
-    return b" ".join(words).decode(errors="replace")
-
-
-def _pieces(text: bytes | mmap.mmap, pos: int, end: int | None) -> Iterator[bytes]:
-    """Yield the words, quotes and signs of a statement, without its comments."""
-    last = len(text) if end is None else end
-    while piece := _PIECE.match(text, pos, last):
-        pos = piece.end()
-        if piece[2]:
-            depth = 0
-            for mark in _COMMENT.finditer(text, piece.start(2), last):
-                depth, pos = depth + (1 if mark[0] == b"/*" else -1), mark.end()
-                if not depth:
-                    break
-        elif piece[3] == b";" and end is None:
-            return
-        elif piece[3]:
-            yield piece[3]
-
-
-def _outside(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    depth = 0
-    for piece in pieces:
-        depth += piece == b"("
-        if not depth:
-            yield piece
-        depth -= piece == b")"
 
 
 def _psql_name(text: bytes | mmap.mmap, at: int) -> str:

@@ -1,0 +1,271 @@
+"""A statement's words -> what it is. Bytes only: nothing here knows where a statement ends."""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
+from typing import NamedTuple
+
+_COMMENT = re.compile(rb"/\*|\*/")
+_PIECE = re.compile(
+    rb"""\s*(?:(--[^\r\n]*)|(/\*)|((?:[eE]'[^'\\]*(?:\\.[^'\\]*)*'|'[^']*')
+    |(?:[uU]&)?"[^"]*"(?:"[^"]*")*|(?P<tag>\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$).*?(?P=tag)
+    |[\w$\x80-\xff]+|\S))""",
+    re.S | re.X,
+)
+_FIRST = re.compile(rb"[\s(]*([A-Za-z]+)(?![\w$\x80-\xff])")
+_FEW, _MANY = 6, 32  # words: of commands whose kind is their first ones, and of the others
+
+_NAME = r"""(?:(?:U&)?"(?:[^"]|"")*"(?: UESCAPE '.')?|[^\s"().,]+)"""
+_NAMES = rf"{_NAME}(?: \. {_NAME})*"
+_COPY = rf"COPY (?:BINARY )?(?:{_NAMES} )?"
+_YES = r" \([^)]*\bCONCURRENTLY(?! (?:FALSE|OFF|0))"
+# The first words of a command -> its kind; "" is these words themselves. Strings, as are the other
+# patterns that few files need: `re` compiles them at their first use, and keeps them.
+_KINDS = {
+    "START": {"START TRANSACTION": "BEGIN"},
+    "COMMIT": {"COMMIT PREPARED": ""},
+    "END": {"END": "COMMIT"},
+    "ROLLBACK": {"ROLLBACK PREPARED": "", r"ROLLBACK (?:\w+ )?TO": "ROLLBACK TO"},
+    "ABORT": {"ABORT": "ROLLBACK"},
+    "PREPARE": {"PREPARE TRANSACTION": ""},
+    "DISCARD": {r"DISCARD \w+": ""},
+    "SET": {
+        "SET (?:(?:LOCAL|SESSION) )?TRANSACTION(?:_ISOLATION|_READ_ONLY|_DEFERRABLE)?":
+            "SET TRANSACTION",
+        "SET (?:LOCAL|CONSTRAINTS)": "",
+    },
+    "CREATE": {"CREATE (?:UNIQUE )?INDEX CONCURRENTLY": "CREATE INDEX CONCURRENTLY"},
+    "DROP": {"DROP INDEX CONCURRENTLY": ""},
+    "ALTER": {
+        rf"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?{_NAMES}(?: \*)? DETACH PARTITION {_NAMES} "
+        "CONCURRENTLY": "ALTER TABLE DETACH PARTITION CONCURRENTLY",
+        rf"ALTER DATABASE {_NAME} SET TABLESPACE": "ALTER DATABASE SET TABLESPACE",
+    },
+    "REINDEX": {
+        rf"REINDEX(?:{_YES}| (?:\([^)]*\) )?\w+ CONCURRENTLY)": "REINDEX CONCURRENTLY",
+        r"REINDEX (?:\([^)]*\) )?DATABASE": "REINDEX DATABASE",
+        r"REINDEX (?:\([^)]*\) )?SYSTEM": "REINDEX SYSTEM",
+        r"REINDEX (?:\([^)]*\) )?SCHEMA": "REINDEX SCHEMA",
+    },
+    "CLUSTER": {r"CLUSTER(?: VERBOSE)?(?: \([^)]*\))?$": "CLUSTER ALL"},
+    "REPACK": {
+        f"REPACK{_YES}": "REPACK CONCURRENTLY",
+        r"REPACK(?: \([^)]*\))?(?: USING INDEX)?$": "REPACK ALL",
+    },
+    "COPY": {
+        f"{_COPY}FROM (?:STDIN|STDOUT)": "COPY FROM STDIN",
+        f"{_COPY}TO (?:STDIN|STDOUT)": "COPY TO STDOUT",
+    },
+}  # fmt: skip
+_MODIFIER = (
+    "(?:OR|REPLACE|GLOBAL|LOCAL|TEMP|TEMPORARY|UNLOGGED|UNIQUE|TRUSTED|RECURSIVE|CONSTRAINT)"
+)
+_OBJECT = re.compile(
+    rf"(?i)(CREATE|ALTER|DROP) (?:{_MODIFIER} )*"
+    r"((?:MATERIALIZED|FOREIGN|EVENT|ACCESS|DEFAULT) \w+|\w+)"
+)
+# What PostgreSQL's source calls PreventInTransactionBlock() for.
+NOT_IN_TRANSACTION = frozenset(
+    {"CREATE INDEX CONCURRENTLY", "DROP INDEX CONCURRENTLY", "REINDEX CONCURRENTLY",
+     "REINDEX DATABASE", "REINDEX SYSTEM", "REINDEX SCHEMA", "VACUUM", "CLUSTER ALL",
+     "REPACK ALL", "REPACK CONCURRENTLY", "ALTER TABLE DETACH PARTITION CONCURRENTLY",
+     "ALTER SYSTEM", "CREATE DATABASE", "DROP DATABASE", "ALTER DATABASE SET TABLESPACE",
+     "CREATE TABLESPACE", "DROP TABLESPACE", "DISCARD ALL", "COMMIT PREPARED",
+     "ROLLBACK PREPARED"}
+)  # fmt: skip
+# ... and only with some of their options: the server decides, where a file leaves it the choice.
+_SOMETIMES = frozenset({"CREATE SUBSCRIPTION", "ALTER SUBSCRIPTION", "DROP SUBSCRIPTION", "CALL"})
+_COMMITS = re.compile(rb"(?i)\b(?:commit|rollback)\b")
+
+_INDEX = (  # ON cannot be a name: it is a reserved word
+    rf"(?i)CREATE (?:UNIQUE )?INDEX CONCURRENTLY (?:ON|(?:IF NOT EXISTS )?"
+    rf"(?P<name>{_NAMES}) ON) (?:ONLY )?(?P<table>{_NAMES})"
+    rf"|DROP INDEX CONCURRENTLY (?:IF EXISTS )?(?P<dropped>{_NAMES})"
+    rf"|REINDEX (?:\([^)]*\) )?(?:INDEX (?:CONCURRENTLY )?(?P<index>{_NAMES})"
+    rf"|TABLE (?:CONCURRENTLY )?(?P<of>{_NAMES}))"
+)
+_UNICODE = r"""(?i)U&("(?:[^"]|"")*")(?: UESCAPE '(.)')?"""
+
+_ROWS = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
+_RIGHTS = frozenset({"GRANT", "REVOKE", "ALTER DEFAULT PRIVILEGES"})
+_UNKNOWN = frozenset({"DO", "CALL", "EXECUTE", "SELECT"})
+_QUERIES = frozenset({"SELECT", "WITH", "VALUES", "EXPLAIN"})
+# Before a parenthesis these call nothing.
+_NO_CALL = (
+    "(?:ALL|AND|ANY|AS|BY|CASE|CUBE|DISTINCT|ELSE|EXCEPT|EXISTS|FILTER|FROM|GROUP|GROUPING|HAVING|"
+    "IN|INTERSECT|IS|JOIN|LATERAL|LIKE|LIMIT|MATERIALIZED|NOT|OFFSET|ON|OR|OVER|RETURNING|ROLLUP|"
+    "ROW|SELECT|SETS|SOME|THEN|UNION|USING|VALUES|WHEN|WHERE|WITHIN)"
+)
+
+
+class IndexTarget(NamedTuple):
+    """What a … INDEX CONCURRENTLY is about; names are as written, quotes included."""
+
+    name: str | None
+    table: str | None
+
+
+class Effects(NamedTuple):
+    """What statements do that a dump of the schema does not hold, by the names of their commands.
+
+    `rows`: INSERT, UPDATE, DELETE, MERGE, COPY FROM, CREATE TABLE AS, SELECT INTO; `rights`: GRANT,
+    REVOKE, ALTER DEFAULT PRIVILEGES. `may`: DO, CALL, EXECUTE, and SELECT where it calls a
+    function: whether they do any of this, the text does not tell.
+    """
+
+    rows: frozenset[str] = frozenset()
+    rights: frozenset[str] = frozenset()
+    may: frozenset[str] = frozenset()
+
+
+def kind(text: bytes | mmap.mmap, start: int = 0, end: int | None = None) -> str:
+    """Return the command of the statement that starts there, as PostgreSQL names it.
+
+    Without an `end` it is read up to the next `;`, and a COPY is only a COPY.
+    """
+    first = _FIRST.match(text, start)
+    if not first:
+        return ""
+    word = _upper(first[1])
+    if word not in _KINDS or (word == "COPY" and end is None):
+        return word
+    words = _words(text, first.start(1), end)
+    few = _FEW if word in ("CREATE", "DROP") else _MANY
+    head = _joined(_outside(words) if word == "COPY" else words, few)
+    for pattern, named in _KINDS[word].items():
+        if found := re.match(rf"(?i){pattern}(?!\w)", head):
+            return named or found[0].upper()
+    made = _OBJECT.match(head)
+    return f"{made[1]} {made[2]}".upper() if made else word
+
+
+def modes(begin: bytes) -> bytes:
+    """Return the modes that a BEGIN names."""
+    opened = r"(?i)^(BEGIN( WORK| TRANSACTION)?|START TRANSACTION) ?"
+    return re.sub(opened, "", _joined(_words(begin))).encode()
+
+
+def chains(commit: bytes) -> bool:
+    """Return whether a COMMIT begins the next transaction."""
+    return bool(re.search("(?i) AND CHAIN", _joined(_words(commit))))
+
+
+def needs_outside(sql: bytes, kind: str) -> bool:
+    """Return whether a statement has to run outside a transaction, or may have to."""
+    if kind == "DO":  # a block may commit as it goes; a procedure always may
+        return bool(_COMMITS.search(sql))
+    return kind in NOT_IN_TRANSACTION or kind in _SOMETIMES
+
+
+def concurrent_index(sql: bytes) -> IndexTarget | None:
+    """Return what a CREATE, DROP or REINDEX … CONCURRENTLY is about, or None if it is not one."""
+    if not kind(sql, 0, len(sql)).endswith("INDEX CONCURRENTLY"):
+        return None
+    found = re.match(_INDEX, _joined(_words(sql)))
+    if not found:
+        return IndexTarget(None, None)
+    name = found["name"] or found["dropped"] or found["index"]
+    name, table = (
+        n and re.sub(_UNICODE, _unescaped, n).replace(" . ", ".")
+        for n in (name, found["table"] or found["of"])
+    )
+    return IndexTarget(name, table)
+
+
+def escapes(sql: bytes) -> bool:
+    r"""Return whether a plain string has a \ before a ': it does not end there for a server with
+    standard_conforming_strings = off."""
+    return b"\\'" in sql and any(w[:1] == b"'" and b"\\'" in w for w in _words(sql))
+
+
+def effects(sql: bytes, kind: str) -> Iterator[str]:
+    """Yield what of `Effects` a statement has."""
+    if kind in _ROWS | _RIGHTS | _UNKNOWN - {"SELECT"}:
+        yield kind
+    elif kind.startswith("COPY"):
+        if re.match(rf"(?i){_COPY}FROM\b", _joined(_outside(_words(sql)))):
+            yield "COPY FROM"
+    elif kind == "CREATE TABLE":
+        if re.search(
+            r"(?i) AS (?!.* WITH NO DATA$)",
+            b" ".join(_outside(_words(sql))).decode(errors="replace"),
+        ):
+            yield "CREATE TABLE AS"
+    elif kind in _QUERIES:
+        yield from _query_effects(sql)
+
+
+def summed(names: set[str]) -> Effects:
+    """Return the effects of these names."""
+    known = _RIGHTS | _UNKNOWN
+    return Effects(
+        frozenset(names - known), frozenset(names & _RIGHTS), frozenset(names & _UNKNOWN)
+    )
+
+
+def _query_effects(sql: bytes) -> Iterator[str]:
+    before = ""
+    for word in (w.decode(errors="replace").upper() for w in _words(sql)):
+        if word == "INTO":
+            yield before if before in _ROWS else "SELECT INTO"
+        elif word == "FROM" and before == "DELETE":
+            yield "DELETE"
+        elif word == "UPDATE" and before in ("(", ")", "", "ANALYZE", "VERBOSE"):
+            yield "UPDATE"
+        elif word == "(" and re.match(r'[\w$"]', before) and not re.fullmatch(_NO_CALL, before):
+            yield "SELECT"
+        before = word
+
+
+@lru_cache(1000)
+def _upper(word: bytes) -> str:
+    return word.decode().upper()
+
+
+def _joined(words: Iterator[bytes], many: int = _MANY) -> str:
+    return b" ".join(islice(words, many)).decode(errors="replace")
+
+
+def _words(text: bytes | mmap.mmap, pos: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """Yield the words, quotes and signs of a statement, without its comments.
+
+    Without an `end` up to the next `;`.
+    """
+    last = len(text) if end is None else end
+    while piece := _PIECE.match(text, pos, last):
+        pos = piece.end()
+        if piece[2]:
+            depth = 0
+            for mark in _COMMENT.finditer(text, piece.start(2), last):
+                depth, pos = depth + (1 if mark[0] == b"/*" else -1), mark.end()
+                if not depth:
+                    break
+        elif piece[3] == b";" and end is None:
+            return
+        elif piece[3]:
+            yield piece[3]
+
+
+def _outside(words: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield what is outside of parentheses."""
+    depth = 0
+    for word in words:
+        depth += word == b"("
+        if not depth:
+            yield word
+        depth -= word == b")"
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    r"""Return a U&"d\0061t" as the quoted name that it is.
+
+    https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS-UESCAPE
+    """
+    mark = re.escape(found[2] or "\\")
+    code = rf"{mark}(?:({mark})|\+([0-9a-fA-F]{{6}})|([0-9a-fA-F]{{4}}))"
+    name = re.sub(code, lambda c: c[1] or chr(int(c[2] or c[3], 16)), found[1])
+    return name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
