@@ -125,7 +125,8 @@ class StatementFailed(MigrationsError):
         location: Location | None = None,
         excerpt: str = "",
     ) -> None:
-        message = f"{diagnostic.message} ({diagnostic.sqlstate})"
+        code = f" ({diagnostic.sqlstate})" if diagnostic.sqlstate else ""
+        message = f"{diagnostic.message}{code}"
         super().__init__(
             message, outcome, *advice, location=location, excerpt=excerpt, filename=filename
         )

@@ -17,7 +17,10 @@ FLOORS = {
     "sql": ["checksum", "kinds", "script"],
     "files": ["folder", "plan", "new", "lint"],
     "server": ["embedded", "connection", "pipeline", "watch", "programs"],
-    "engine": ["ledger", "survey", "session", "failure", "units", "waiting", "runner", "rollback"],
+    "engine": [
+        *("ledger", "survey", "session", "failure", "units", "waiting", "recovery"),
+        *("runner", "rollback"),
+    ],
     "commands": ["opened", "status", "plan", "verify", "baseline", "repair", "database", "dump"],
 }
 ORDER = [f"{floor}.{room}".strip(".") for floor, rooms in FLOORS.items() for room in rooms]

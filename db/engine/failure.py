@@ -21,6 +21,14 @@ _ADVICE = {
     "57014": "A statement may take longer in this file if it says at the top: "
     "-- migrate: statement-timeout=10min",
     "53100": "Free disk space on the server first.",
+    "25P04": "The file, the role or the database sets transaction_timeout. Without it for this "
+    "file, as its first line: SET LOCAL transaction_timeout = 0;",
+    "25P03": "The file, the role or the database sets idle_in_transaction_session_timeout. "
+    "Without it for this file, as its first line: "
+    "SET LOCAL idle_in_transaction_session_timeout = 0;",
+    "57P01": "It ended twice at this statement, which was not sent a third time: either the "
+    "statement ends its own session, or somebody does.",
+    "": "It was not sent a third time. The server's log has the reason.",
     "53200": "The server is out of memory or of locks: see max_locks_per_transaction.",
 }
 

@@ -103,6 +103,9 @@ class Rollback(Run):
     def _is_done(self, filename: str, executed: Mapping[str, Executed]) -> bool:
         return undone(filename) not in executed
 
+    def _is_ours(self, filename: str, executed: Mapping[str, Executed]) -> bool:
+        return self._is_done(filename, executed)  # a row that is gone says no more
+
     def _standing(self, todo: Sequence[Migration]) -> str:
         done = ", ".join(map(undone, self.executed))
         return f"{undone(todo[0].filename)} is still executed. Undone: {done or 'nothing'}."

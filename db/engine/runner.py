@@ -40,15 +40,13 @@ from ..files.folder import Migration
 from ..files.plan import SCHEMA, Executed, Goal
 from ..server.connection import Target
 from ..server.pipeline import Arrival, Command, CommandFailed, LinkLost
-from ..server.watch import author
 from ..settings import Settings
 from . import ledger
 from .ledger import Ledger
+from .recovery import Recovery, interrupted, nothing_known
 from .session import Running, Session, statement
 from .survey import Survey, survey
 from .waiting import Patience, prepare, read, take_turn
-
-_LOSSES = 3  # of the connection, without a file getting done in between
 
 _CLAIM = "INSERT INTO {table} (filename, checksum, executed_by) VALUES ($1, $2, $3)"
 _RECORD = """
@@ -74,7 +72,9 @@ class Run:
         self._late: frozenset[str] = frozenset()
         self._unconfirmed: dict[str, None] = {}  # sent, and not answered yet, in order
         self._unflushed = False
-        self._losses = 0
+        self._recovery = Recovery()
+        self._authors: set[str] = set()  # as which the sessions of this run sign
+        self._reported: set[str] = set()
 
     def events(self) -> Generator[Event, None, None]:
         """Do it, and yield what happens. Raise an error of `db.errors` if it cannot be done.
@@ -203,6 +203,7 @@ class Run:
                         for file in group:
                             self._unconfirmed[file.filename] = None
                             flush = self._settings.sync_each or file.migration is todo[-1]
+                            flush |= bool(session.suspect)  # which may take it along
                             commands = self._transaction(file, flush=flush)
                             yield from self._settle(session.send(commands))
                     except FilesError:  # of a later file: what was sent before it is executed
@@ -212,6 +213,7 @@ class Run:
             else:
                 for file in group:
                     self._unconfirmed[file.filename] = None
+                    self._authors.add(session.author)
                     yield from units.execute(session, self._ledger, file, self._settle)
 
     def _running(self, migration: Migration) -> Running:
@@ -230,6 +232,7 @@ class Run:
     def _transaction(self, running: Running, *, flush: bool) -> Iterator[Command]:
         """Yield everything that is sent for one file."""
         session, script = self._session, running.script
+        self._authors.add(session.author)
         yield from session.opening(running, script.modes, flush=flush)
         for found in script.leading:
             yield statement(running, found)
@@ -245,7 +248,7 @@ class Run:
         yield Command(b"DISCARD ALL", about=running)
 
     def _claim(self, running: Running) -> Command:
-        row = (running.filename, running.script.checksum, author())
+        row = (running.filename, running.script.checksum, self._session.author)
         params = tuple(value.encode() for value in row)
         return Command(self._ledger.compose(_CLAIM), "claim", running, params)
 
@@ -266,7 +269,7 @@ class Run:
             since = time.monotonic()
             command, result = arrival
             if command.role == "unit":
-                self._losses = 0
+                self._recovery.progress()
             elif command.role == "record":
                 command.about.duration_ms = int(result.get_value(0, 0) or 0)
             elif command.role.startswith("commit"):
@@ -280,7 +283,9 @@ class Run:
 
     def _done(self, filename: str, duration_ms: int) -> Iterator[Event]:
         self._unconfirmed.pop(filename, None)
-        self._losses = 0
+        if filename not in self._reported:  # otherwise it was lost, and may be lost again
+            self._recovery.progress()
+        self._reported.add(filename)
         self.executed.append(filename)
         yield Applied(filename, duration_ms, filename in self._late)
 
@@ -361,16 +366,19 @@ class Run:
         return bool(gone) or (error.sqlstate or "").startswith(("57P", "08"))
 
     def _reconnect(self, error: psycopg.Error) -> Iterator[Event]:
-        """Come back to a server that went away, to go on from what its ledger says."""
+        """Come back to a server that went away, to go on from what its ledger says.
+
+        Raise the failure of a statement that would end this connection as well.
+        """
         reason = self._target.redacted(str(error))
         files = listed(list(self._unconfirmed)) or "no file"
         under_way = f"while {files} was under way: {reason}"
-        self._losses += 1
         lost = self._session
+        self._recovery.lost(lost, error)
         lost.close()
-        if self._losses > _LOSSES:
+        if self._recovery.hopeless:
             raise ConnectionLost(
-                f"The connection was lost {self._losses} times {under_way}",
+                f"The connection was lost {self._recovery.losses} times {under_way}",
                 "Look into the server's log, then: invoke db.status",
             )
         try:
@@ -383,14 +391,37 @@ class Run:
             ) from None
         self._session.end(lost)
         yield Reconnected(reason)
+        failed = self._recovery.culprit(lost, self._session, error)
+        self._session.suspect = self._recovery.suspect
+        if failed is not None:
+            yield from self._look()
+            if failed.command.about.migration in self._survey.todo:
+                raise self._failed(failed, failed.command.about, self._survey.todo, ())
 
     def _confirm(self) -> Iterator[Event]:
-        """Report the files whose COMMIT took effect though its answer was lost."""
+        """Hold what was reported, and what was under way, against what the ledger has by now.
+
+        A COMMIT may have taken effect though its answer was lost; and one that was not waited for
+        may have been lost with the server.
+        """
         executed = self._survey.executed
-        for filename in [name for name in self._unconfirmed if self._is_done(name, executed)]:
-            row = executed.get(filename)
-            yield from self._done(filename, (row and row.duration_ms) or 0)
+        for filename in [n for n in self.executed if not self._is_ours(n, executed)]:
+            self.executed.remove(filename)
+            again = "was executed by another run" if self._is_done(filename, executed) else "runs"
+            message = f"was lost when the server went down, and {again} again"
+            yield Note(message, "warning", filename=filename)
+        for filename in [n for n in self._unconfirmed if self._is_done(n, executed)]:
+            if self._is_ours(filename, executed):
+                row = executed.get(filename)
+                yield from self._done(filename, (row and row.duration_ms) or 0)
+            else:
+                yield Note("was executed by another run meanwhile", filename=filename)
         self._unconfirmed.clear()
+
+    def _is_ours(self, filename: str, executed: Mapping[str, Executed]) -> bool:
+        """Return whether it is done, and one of this run's sessions has done it."""
+        row = executed.get(filename)
+        return row is not None and row.executed_by in self._authors
 
     def _is_done(self, filename: str, executed: Mapping[str, Executed]) -> bool:
         return filename in executed
@@ -414,24 +445,17 @@ class Run:
     def _interrupted(self, signal_number: int) -> Interrupted:
         """Cancel what runs, and return what stands."""
         again = f"Go on with: invoke {self._goal.command}"
-        under_way = bool(self._unconfirmed)
+        under_way = tuple(self._unconfirmed)
         try:
             self._session.pipe.abort()
             self._session.rollback()
-            todo = self._remaining(self._survey.todo)
+            left = self._remaining(self._survey.todo)
         except (psycopg.Error, AttributeError):  # no server to ask, or not yet asked
-            stands = "What was executed is in the ledger: invoke db.status"
-            message = f"Interrupted. {stands if under_way else 'Nothing was executed.'}"
-            return Interrupted(message, again, signal_number=signal_number)
-        done = [m.filename for m in self._survey.todo if m not in todo]
-        executed = listed(done) or "nothing"
-        cancelled = "The running statement was cancelled and rolled back. " if under_way else ""
-        left = f"{len(todo)}, from {todo[0].filename} on" if todo else "nothing"
-        return Interrupted(
-            f"Interrupted. {cancelled}Executed: {executed}. Not executed: {left}.",
-            again,
-            signal_number=signal_number,
-        )
+            return nothing_known(
+                under_way=bool(under_way), signal_number=signal_number, again=again
+            )
+        stands = interrupted(self._survey.todo, left, under_way=under_way, unsure="")
+        return Interrupted(stands, again, signal_number=signal_number)
 
 
 def _signal(stop: KeyboardInterrupt) -> int:

@@ -18,7 +18,7 @@ from ..events import Blocker, Event, Note, Noticed, Progress
 from ..files.folder import Migration
 from ..server.connection import VANISHED, Connection, Target, describe
 from ..server.pipeline import TICK_S, Arrival, Command, Pipeline, diagnostic
-from ..server.watch import PREFIX, Guard, Opening, guard_name
+from ..server.watch import PREFIX, Guard, Opening, author, guard_name
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -63,6 +63,10 @@ class Session:
         self._earlier = 0  # notices that are not kept
         self.blockers: tuple[Blocker, ...] = ()
         self.shown = 0.0
+        # What its rows of the ledger are signed with: no other run's are.
+        self.author = f"{author()} ({name.removeprefix(PREFIX)})"
+        self.suspect = ""  # a file that may have ended the last session: each answer is asked for
+        self._since = time.monotonic()
         self._blind = False
         conn.add_notice_handler(self._noticed)
 
@@ -106,6 +110,11 @@ class Session:
                 self.pipe.abort()
         self.conn.close()
         self.unwatch()
+
+    @property
+    def age_s(self) -> float:
+        """Return how long ago it was opened."""
+        return time.monotonic() - self._since
 
     @property
     def lock_timeout_ms(self) -> int | None:
@@ -172,7 +181,8 @@ class Session:
         for command in commands:
             if command.copy is None:
                 self.pipe.send(command)
-                if self.pipe.full:
+                suspect = self.suspect and command.about and self.suspect == command.about.filename
+                if self.pipe.full or suspect:
                     yield from self.pipe.push()
             else:
                 yield from self.pipe.copy(command)

@@ -21,7 +21,6 @@ from ..files.plan import Progress
 from ..server import watch
 from ..server.connection import VANISHED
 from ..server.pipeline import Arrival, Command, CommandFailed
-from ..server.watch import author
 from ..sql import kinds
 from ..sql.script import Script, Unit
 from .ledger import Ledger, read, read_progress
@@ -241,7 +240,7 @@ class _Work:
         row = (
             self.name,
             running.script.checksum.encode(),
-            author().encode(),
+            self.session.author.encode(),
             str(running.duration_ms).encode(),
         )
         yield from self._transaction(

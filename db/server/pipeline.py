@@ -12,7 +12,7 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -31,7 +31,7 @@ _WINDOW = 8 << 20  # bytes of SQL that are sent ahead of their results
 _OVERHEAD = 200  # bytes that libpq keeps for a statement, besides its text
 _ABORT_S = 10.0
 
-_DELIBERATE = {"25P04"}  # transaction_timeout ends the session, and would end the next one
+_ROWS = 100  # of a result, at once: what a file selects is read by nobody, and must not pile up
 
 
 class Command(NamedTuple):
@@ -58,10 +58,26 @@ class CommandFailed(Exception):
 
 
 class LinkLost(psycopg.OperationalError):
-    """The connection is of no more use: the server ended it, or it broke."""
+    """The connection is of no more use: the server ended it, or it broke.
+
+    `command` is the one whose result was next. `said`: the server's last words, None if it had
+    none, as after a crash and on a cut link.
+    """
+
+    def __init__(
+        self, message: str, command: Command | None = None, said: Diagnostic | None = None
+    ) -> None:
+        super().__init__(message)
+        self.command = command
+        self.said = said
+        self.sqlstate = said.sqlstate if said else None
 
 
 _SYNC = Command(b"", "sync")
+_NO_ARRIVAL = (ExecStatus.PIPELINE_ABORTED, ExecStatus.SINGLE_TUPLE, ExecStatus.TUPLES_CHUNK)
+_IN_CHUNKS = psycopg.capabilities.has_stream_chunked()
+_LAST = ("FATAL", "PANIC")
+_ENDED = {"57P01", "57P02"}  # as warnings: a server that stops at once, or another one's crash
 Arrival = tuple[Command, "PGresult"]
 
 
@@ -86,7 +102,9 @@ class Pipeline:
     Methods that wait are iterators: they yield `(command, result)` as results arrive, in the order
     of the commands, and None for every tick (0.25 s) in which nothing did. They raise
     `CommandFailed` for the first command that fails, after the server has skipped the rest, and
-    `psycopg.OperationalError` (`LinkLost`, if the server said why) when the connection is lost.
+    `LinkLost` when the connection is lost.
+
+    The rows of a file's own statements are dropped as they come.
     """
 
     def __init__(self, conn: Connection) -> None:
@@ -97,8 +115,12 @@ class Pipeline:
         self._moved = 0.0
         self._syncs = 0
         self._failed: CommandFailed | None = None
+        self._lost: LinkLost | None = None
+        self._last_words: Diagnostic | None = None
+        self._dropping: Command | None = None  # whose rows come in pieces
         self._copying = False
         self._poll = select.poll()
+        conn.add_notice_handler(self._noticed)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -230,9 +252,17 @@ class Pipeline:
             raise failed
 
     def _arrived(self) -> Iterator[Arrival]:
-        while self._sent and not self._copying and not self._pg.is_busy():
-            result = self._pg.get_result()
+        """Yield what has arrived; only when all of it is read, raise what broke the connection.
+
+        libpq keeps what came before the end of the connection, the server's last words too.
+        """
+        while self._sent and not self._copying:
             command = self._sent[0]
+            if command.statement is not None and command is not self._dropping:
+                self._drop_rows(command)
+            if self._pg.is_busy():
+                break
+            result = self._pg.get_result()
             if result is None:
                 self._sent.popleft()
                 self._ahead -= len(command.sql) + _OVERHEAD
@@ -243,18 +273,46 @@ class Pipeline:
                 self._fail(command, result)
             elif result.status == ExecStatus.COPY_IN:
                 self._copying = True
-            elif result.status != ExecStatus.PIPELINE_ABORTED:
+            elif result.status not in _NO_ARRIVAL:
                 yield command, result
+        if self._lost:
+            raise self._lost
+
+    def _drop_rows(self, command: Command) -> None:
+        """Have the rows of this command in pieces; libpq has none of its results yet.
+
+        https://www.postgresql.org/docs/current/libpq-single-row-mode.html
+        """
+        self._dropping = command
+        with suppress(psycopg.OperationalError):  # its result is here already
+            if _IN_CHUNKS:
+                self._pg.set_chunked_rows_mode(_ROWS)
+            else:
+                self._pg.set_single_row_mode()
 
     def _fail(self, command: Command, result: PGresult) -> None:
         said = diagnostic(ServerFields(result))
-        fatal = said.severity in ("FATAL", "PANIC") and said.sqlstate not in _DELIBERATE
-        if fatal or not said.sqlstate or self._pg.status == ConnStatus.BAD:
-            raise LinkLost(said.message or result.error_message.decode(errors="replace"))
+        if said.severity in _LAST or not said.sqlstate or self._pg.status == ConnStatus.BAD:
+            raise self._gone(said.message or result.error_message.decode(errors="replace"), said)
         self._failed = self._failed or CommandFailed(command, said)
+
+    def _gone(self, message: str, said: Diagnostic | None = None) -> LinkLost:
+        """Return the error of a connection that ended; the server may have said why before."""
+        if said is None or said.severity not in _LAST:
+            said = self._last_words
+        command = self._sent[0] if self._sent else None
+        return LinkLost(said.message if said else message, command, said)
+
+    def _noticed(self, said: ServerFields) -> None:
+        """Keep what the server says at its end: libpq calls it a notice while no result is due."""
+        words = diagnostic(said)
+        if words.severity in _LAST or words.sqlstate in _ENDED:
+            self._last_words = words
 
     def _move(self, timeout_s: float) -> bool:
         """Move bytes both ways, waiting at most so long for the socket; return whether any did."""
+        if self._lost:
+            raise self._lost
         try:
             unsent = bool(self._pg.flush())
         except psycopg.OperationalError:
@@ -262,5 +320,8 @@ class Pipeline:
         self._poll.register(self._pg.socket, select.POLLIN | (select.POLLOUT if unsent else 0))
         ready = self._poll.poll(timeout_s * 1000)
         if any(event & ~select.POLLOUT for _, event in ready):
-            self._pg.consume_input()
+            try:
+                self._pg.consume_input()
+            except psycopg.OperationalError as error:
+                self._lost = self._gone(str(error))
         return bool(ready)

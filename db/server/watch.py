@@ -12,6 +12,7 @@ import functools
 import getpass
 import hashlib
 import os
+import select
 import socket
 import threading
 from collections.abc import Sequence
@@ -104,6 +105,8 @@ class Guard:
     def __init__(self, target: Target, key: str) -> None:
         self._target = target
         self._conn = target.once(guard_name())
+        self._conn.add_notice_handler(self._noticed)
+        self._crashed = False
         self._watching: Connection | None = None  # opened by the first look
         self._locked = self._closed = False
         self._key = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
@@ -151,6 +154,16 @@ class Guard:
         application, user, address, age = cast("tuple[str, str, str, float | None]", row)
         name = str(application).removeprefix(f"{PREFIX}guard of ")
         return f"another run, {name} (as {user} from {address}, for {float(age or 0):.0f} s)"
+
+    def told(self, wait_s: float) -> bool:
+        """Return whether the server says that another session's process has crashed."""
+        pg = self._conn.pgconn
+        with suppress(psycopg.Error):
+            select.select([pg.socket], [], [], wait_s)
+            pg.consume_input()
+        with suppress(psycopg.Error):
+            pg.is_busy()  # which reads what has come, also before the end
+        return self._crashed
 
     def look(self, application: str, *, progress: bool) -> Look | None:
         """Return what the session of that application_name does: phase, percentage, blockers.
@@ -223,6 +236,9 @@ class Guard:
             self._thread.join(1)
         if self._watching and not (self._thread and self._thread.is_alive()):
             self._watching.close()
+
+    def _noticed(self, said: psycopg.errors.Diagnostic) -> None:
+        self._crashed |= said.sqlstate == "57P02"
 
     def _rows(self, query: str, parameters: Sequence[Any]) -> list[Any]:
         assert self._watching is not None

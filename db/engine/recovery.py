@@ -1,0 +1,132 @@
+"""What a run does about a connection that ended: who is to blame for it, and what stands.
+
+A link that is cut and a server that is restarted are nobody's fault: the file is sent again. A
+statement that ends its own session would end the next one as well, so it is not sent a third time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import cast
+
+import psycopg
+
+from ..errors import Diagnostic, Interrupted, listed
+from ..files.folder import Migration
+from ..server.pipeline import CommandFailed, LinkLost
+from .session import Running, Session
+
+_LOSSES = 3  # of the connection, without a file getting done in between
+
+_TIMED_OUT = {"25P04"}  # transaction_timeout: the next attempt would take as long
+_CRASHED_ELSEWHERE = "57P02"  # the server stopped for the sake of another of its sessions
+_TOLD_S = 0.5  # a server that has crashed tells its other sessions at once
+# If the server has started since our session did, then somebody else has stopped it.
+_RESTARTED = """
+SELECT pg_catalog.date_part('epoch', pg_catalog.now() OPERATOR(pg_catalog.-)
+       pg_catalog.pg_postmaster_start_time()) OPERATOR(pg_catalog.<) %s::pg_catalog.float8"""
+
+
+class Recovery:
+    """How often the connection was lost, and which statement was under way each time."""
+
+    def __init__(self) -> None:
+        self.losses = 0
+        self.suspect = ""  # the file that was under way, if it may have been its fault
+        self._place: object = None  # its statement, where that is certain
+        self._crashed = False
+
+    @property
+    def hopeless(self) -> bool:
+        """Return whether it was lost too often to go on."""
+        return self.losses > _LOSSES
+
+    def progress(self) -> None:
+        """Take note that something got done."""
+        self.losses, self.suspect, self._place = 0, "", None
+
+    def lost(self, session: Session, error: psycopg.Error) -> None:
+        """Take note of a loss, before the session is closed."""
+        self.losses += 1
+        pooled = session.server.pooled and (error.sqlstate or "").startswith("08")
+        self._crashed = not _words(error) and (pooled or _told(session))
+
+    def culprit(self, lost: Session, now: Session, error: psycopg.Error) -> CommandFailed | None:
+        """Return the failure of the statement that ends its session, if that is certain.
+
+        `now` is the session that was made since. The first time, a statement is a suspect only,
+        unless the server has named the reason.
+        """
+        command = error.command if isinstance(error, LinkLost) else None
+        said = _words(error)
+        if command is None or command.about is None or _innocent(lost, now, said):
+            self.suspect, self._place = "", None
+            return None
+        running = cast("Running", command.about)
+        again, before = self.suspect == running.filename, self._place
+        # What a server had still to send is lost in a crash, unless each answer was asked for.
+        exact = said is not None or lost.suspect == running.filename
+        at = command.statement or command.role
+        self.suspect, self._place = running.filename, at if exact else None
+        ran = command.statement is not None or command.role.startswith("commit")
+        if not (ran and exact):
+            return None
+        if said is not None and said.sqlstate in _TIMED_OUT:
+            return CommandFailed(command, said)
+        if again and (said is not None or self._crashed):
+            return CommandFailed(command, said or _silent("the server crashed at this, twice"))
+        if again and before == at:
+            said = _silent(f"the connection was lost at this, twice: {_line(error)}")
+            return CommandFailed(command, said)
+        return None
+
+
+def interrupted(
+    files: Sequence[Migration], left: Sequence[Migration], *, under_way: Sequence[str], unsure: str
+) -> str:
+    """Return what stands after an interrupt: `files` were to be executed, `left` were not.
+
+    `under_way`: what had been sent. `unsure`: what is said of a commit that was not waited for.
+    """
+    names = {migration.filename for migration in left}
+    executed = listed([m.filename for m in files if m.filename not in names]) or "nothing"
+    cut = any(name in names for name in under_way)
+    cancelled = "The running statement was cancelled and rolled back. " if cut else ""
+    rest = f"{len(left)}, from {left[0].filename} on" if left else "nothing"
+    return f"Interrupted. {cancelled}Executed: {executed}.{unsure} Not executed: {rest}."
+
+
+def nothing_known(*, under_way: bool, signal_number: int, again: str) -> Interrupted:
+    """Return the error of an interrupt after which no server can be asked."""
+    stands = "What was executed is in the ledger: invoke db.status"
+    message = f"Interrupted. {stands if under_way else 'Nothing was executed.'}"
+    return Interrupted(message, again, signal_number=signal_number)
+
+
+def _words(error: psycopg.Error) -> Diagnostic | None:
+    """Return what the server said at the end. Of a server that is lost, a pooler says 08…."""
+    said = error.said if isinstance(error, LinkLost) else None
+    return None if said is None or said.sqlstate.startswith("08") else said
+
+
+def _told(session: Session) -> bool:
+    """Return whether the second connection was told of a crash."""
+    return session.guard is not None and session.guard.told(_TOLD_S)
+
+
+def _innocent(lost: Session, now: Session, said: Diagnostic | None) -> bool:
+    if said is not None and said.sqlstate == _CRASHED_ELSEWHERE:
+        return True
+    with suppress(psycopg.Error):
+        row = now.conn.execute(_RESTARTED, [lost.age_s]).fetchone()
+        return row == (True,)
+    return False
+
+
+def _silent(message: str) -> Diagnostic:
+    return Diagnostic("FATAL", "", message)
+
+
+def _line(error: psycopg.Error) -> str:
+    return " ".join(str(error).split())
