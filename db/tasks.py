@@ -359,38 +359,49 @@ def create(c: Context, json: bool = False) -> None:
         database.create(read(), report)
 
 
-_DROP = {"yes-really-drop": "the database's name, where the server is on another machine"}
+_DROP = {
+    "yes": "do not ask; with the database's name also where the server is not shown to be here",
+    "yes-really-drop": "the database's name: the same as --yes NAME",
+}
 
 
-@task(help={**_YES, **_DROP, **_JSON})
-def drop(c: Context, yes: bool = False, yes_really_drop: str = "", json: bool = False) -> None:
+def _named(yes: str | bool | None, really: str) -> str:
+    """Return the database's name, where it was given to say yes: a bare --yes is True."""
+    answer = yes if isinstance(yes, str) else ""
+    return _given("--yes", answer) or _given("--yes-really-drop", really)
+
+
+@task(optional=["yes"], help={**_DROP, **_JSON})
+def drop(c: Context, yes: str | None = None, yes_really_drop: str = "", json: bool = False) -> None:
     """Drop the database (for development).
 
-    Open connections are closed. A server on another machine needs --yes-really-drop NAME.
+    Open connections are closed. A server that is not shown to be this machine's needs --yes NAME.
     """
     with _reporting(c, json) as report:
         from .commands import database
         from .settings import read
 
-        really = _given("--yes-really-drop", yes_really_drop)
-        database.drop(read(), report, _asking(yes, json), really)
+        really = _named(yes, yes_really_drop)
+        database.drop(read(), report, _asking(bool(yes), json), really)
 
 
-@task(help={**_YES, **_DROP, **_JSON})
-def reset(c: Context, yes: bool = False, yes_really_drop: str = "", json: bool = False) -> None:
+@task(optional=["yes"], help={**_DROP, **_JSON})
+def reset(
+    c: Context, yes: str | None = None, yes_really_drop: str = "", json: bool = False
+) -> None:
     """Drop the database and set it up again (for development).
 
-    It is created and migrated as by db.migrate. A server on another machine needs
-    --yes-really-drop NAME.
+    It is created and migrated as by db.migrate. A server that is not shown to be this machine's
+    needs --yes NAME.
     """
     with _reporting(c, json) as report:
         from .commands import database
         from .server import connection
         from .settings import read
 
-        settings, really = read(), _given("--yes-really-drop", yes_really_drop)
+        settings, really = read(), _named(yes, yes_really_drop)
         with connection.target(settings):  # one for both, should it be embedded
-            database.drop(settings, report, _asking(yes, json), really)
+            database.drop(settings, report, _asking(bool(yes), json), really)
             _run(report, Goal("db.migrate", schema=True))
 
 

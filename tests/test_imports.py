@@ -16,7 +16,7 @@ FLOORS = {
     "": ["errors", "events", "settings"],
     "sql": ["checksum", "kinds", "script"],
     "files": ["folder", "plan", "new", "lint"],
-    "server": ["embedded", "connection", "pipeline", "watch", "programs"],
+    "server": ["embedded", "connection", "local", "pipeline", "watch", "programs"],
     "engine": [
         *("ledger", "survey", "session", "failure", "units", "waiting", "recovery"),
         *("runner", "rollback"),

@@ -11,6 +11,7 @@ from ..errors import (
 from ..events import Note
 from ..server import connection
 from ..server.connection import Target
+from ..server.local import is_local
 from ..settings import Settings
 from .opened import Confirm, Screen, drive, explained
 
@@ -43,19 +44,20 @@ def create(settings: Settings, screen: Screen) -> None:
 
 
 def drop(settings: Settings, screen: Screen, confirm: Confirm, really: str) -> None:
-    """Drop the database. `really`: its name again, which a server elsewhere needs."""
+    """Drop the database. `really`: its name, which a server not shown to be here needs."""
     with connection.target(settings) as target:
         name = _database(target)
         if really not in ("", name):
-            raise SettingsError(f"--yes-really-drop {really}: the database is named {name}.")
+            raise SettingsError(f"{really} is not its name: the database is named {name}.")
         with (
             drive(target.maintenance.connect("invoke db"), screen) as conn,
             explained(target, "Nothing was dropped."),
         ):
-            if not (really or connection.is_local(conn)):
+            if not (really or is_local(conn)):
                 raise SettingsError(
-                    f"{target.place} is not a server of this machine: {name} was not dropped.",
-                    f"If it really has to go: --yes-really-drop {name}",
+                    f"{target.place} is not shown to be a server of this machine: "
+                    f"{name} was not dropped.",
+                    f"If it really has to go: --yes {name}",
                 )
             if not really:
                 confirm(f"Drop the database {name} on {target.place}, with all that is in it?")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from ipaddress import ip_address
 from typing import NamedTuple, cast
 
 import psycopg
@@ -50,6 +50,9 @@ SELECT current_database(), current_user,
        current_setting('lock_timeout', true), pg_backend_pid()
 """
 
+_READ_ONLY_SOURCE = """
+SELECT source FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'"""
+
 
 class Server(NamedTuple):
     """What a connection leads to. `settings`: those of the optional ones that it knows.
@@ -84,11 +87,12 @@ class Target:
         return f"{name} on {self.place}" if name else self.place
 
     def redacted(self, text: str) -> str:
-        """Return libpq's message on one line, without the password should it quote it."""
-        secret = self.parameters.get("password")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        message = " ".join(lines)
-        return message.replace(secret, "***") if secret else message
+        """Return a message on one line.
+
+        It needs no search for the password, which could be any word of it: libpq quotes values of
+        other parameters only, since what it could misread was refused with the settings.
+        """
+        return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
     def once(self, application: str) -> Connection:
         """Return an autocommit connection of one attempt; raise psycopg's error if it fails.
@@ -181,7 +185,11 @@ class Target:
         if not name:
             return False
         try:
-            with self.maintenance.once("migrations") as conn:
+            conn = self.maintenance.once("migrations")
+        except psycopg.OperationalError:  # the first error says more than this one would
+            return False
+        try:
+            with conn:
                 if conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
                     return False
                 conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -196,15 +204,21 @@ class Target:
             ) from None
         except psycopg.errors.UniqueViolation:  # two runs at once
             return False
-        except psycopg.OperationalError:  # the first error says more than this one would
-            return False
+        except psycopg.Error as error:  # template1 is in use, the disk is full, …
+            said = " ".join(filter(None, (error.diag.message_primary, error.diag.message_detail)))
+            raise ConnectionFailed(
+                f"The database {name} cannot be created on {self.place}: "
+                f"{said or str(error)} ({error.sqlstate})",
+                "Nothing was executed. See to that on the server, and try again.",
+            ) from None
 
 
 @contextmanager
 def target(settings: Settings) -> Iterator[Target]:
     """Yield where to connect; an embedded server runs for as long as this is used."""
     if settings.embedded is None:
-        yield Target(settings.parameters, settings.connect_timeout_s)
+        named = _of_service(settings.parameters)
+        yield Target({**named, **settings.parameters}, settings.connect_timeout_s)
         return
     from . import embedded
 
@@ -213,13 +227,28 @@ def target(settings: Settings) -> Iterator[Target]:
         yield Target({**settings.parameters, **place}, settings.connect_timeout_s)
 
 
-def is_local(conn: Connection) -> bool:
-    """Return whether the server is on this machine, and not behind a pooler on it."""
-    row = conn.execute("SELECT pg_backend_pid()").fetchone()
-    if row != (conn.info.backend_pid,):
-        return False
-    address = conn.info.hostaddr  # empty for a socket
-    return ip_address(address).is_loopback if address else conn.info.host[:1] in ("/", "@")
+def _of_service(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return what a connection service file says of the place, so that it can be named.
+
+    https://www.postgresql.org/docs/current/libpq-pgservice.html
+    """
+    wanted = {"PGSERVICE": parameters.get("service", "")}
+    wanted["PGSERVICEFILE"] = parameters.get("servicefile", os.environ.get("PGSERVICEFILE", ""))
+    if not wanted["PGSERVICE"]:
+        return {}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update({name: value for name, value in wanted.items() if value})
+    try:
+        known = {o.keyword.decode(): o.val for o in pq.Conninfo.get_defaults()}
+    except psycopg.Error:  # there is no such service: libpq says so when it connects
+        return {}
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+    place = {name: known.get(name) for name in ("host", "port", "user", "dbname")}
+    return {name: value.decode() for name, value in place.items() if value}
 
 
 def describe(conn: Connection, *, writing: bool = True) -> Server:
@@ -240,8 +269,7 @@ def describe(conn: Connection, *, writing: bool = True) -> Server:
     if read_only and writing:
         raise ConnectionFailed(
             f"{found}: default_transaction_read_only is on here, so nothing can be written.",
-            f'ALTER ROLE "{user}" RESET default_transaction_read_only, '
-            "or connect as a role that may write.",
+            _writable(conn, str(user), str(database)),
         )
     return Server(
         found,
@@ -249,3 +277,18 @@ def describe(conn: Connection, *, writing: bool = True) -> Server:
         cast("str | None", lock_timeout),
         pooled=pid != conn.info.backend_pid,
     )
+
+
+def _writable(conn: Connection, user: str, database: str) -> str:
+    """Return what takes default_transaction_read_only away, where it was set."""
+    row = conn.execute(_READ_ONLY_SOURCE).fetchone()
+    name, source = "default_transaction_read_only", str(row and row[0])
+    where = {
+        "user": f'ALTER ROLE "{user}" RESET {name};',
+        "database": f'ALTER DATABASE "{database}" RESET {name};',
+        "database user": f'ALTER ROLE "{user}" IN DATABASE "{database}" RESET {name};',
+        "client": f"Take {name} out of PGOPTIONS, or of the URL's options.",
+    }
+    if source in where:
+        return where[source]
+    return f"It is set for the whole server ({source}): SHOW {name};"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -10,7 +11,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeCluster, Project
+from tests.proxy import Proxy
 from tests.servers import DEPLOY, DEPLOY_PASSWORD, Cluster, PgBouncer
 
 NODE_LEDGER = """
@@ -873,13 +877,14 @@ def test_drop_on_a_server_elsewhere_wants_the_name_again(
         conn.execute("SELECT pg_reload_conf()")
         conn.execute("CREATE DATABASE precious")
     env = {"DATABASE_URL": f"postgresql://postgres@{address}:{cluster.port}/precious"}
-    for arguments in ([], ["--yes"], ["--yes-really-drop", "other"]):
+    for arguments in ([], ["--yes"], ["--yes", "other"], ["--yes-really-drop", "other"]):
         for command in ("db.drop", "db.reset"):
             done = project.invoke(command, *arguments, env=env)
             assert done.returncode == 2, done.output
             assert "precious" in done.stderr
-    done = project.invoke("db.drop", "--yes-really-drop", "precious", env=env)
-    assert done.returncode == 0, done.output
+    for arguments in (["--yes", "precious"], ["--yes-really-drop", "precious"]):
+        done = project.invoke("db.drop", *arguments, env=env)
+        assert done.returncode == 0, done.output
 
 
 def _address() -> str:
@@ -914,7 +919,82 @@ def test_through_a_pooler_all_is_the_same_except_that_drop_takes_it_for_elsewher
     assert project.executed() == ["schema.sql", "001_t1.sql", "002_t2.sql"]
     done = project.invoke("db.drop", "--yes", env=env)
     assert done.returncode == 2
-    assert "--yes-really-drop" in done.stderr
+    assert f"--yes {project.database}" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["tcp", "socket"])
+def test_a_tunnel_on_this_machine_is_no_server_of_this_machine(
+    project: Project, cluster: Cluster, proxy: Proxy, tmp_path: Path, kind: str
+) -> None:
+    name = cluster.create_database()
+    env = {"DATABASE_URL": f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}"}
+    with contextlib.ExitStack() as stack:
+        if kind == "socket":
+            stack.enter_context(forwarded(tmp_path, proxy.port))
+            env["DATABASE_URL"] = f"postgresql://postgres@/{name}?host={tmp_path}&port=5432"
+        for command in ("db.drop", "db.reset"):
+            done = project.invoke(command, "--yes", env=env)
+            assert done.returncode == 2, done.output
+            assert f"--yes {name}" in done.stderr
+        assert project.invoke("db.drop", "--yes", name, env=env).returncode == 0
+
+
+@contextlib.contextmanager
+def forwarded(folder: Path, port: int) -> Iterator[None]:
+    """Forward a socket in the folder to a port, as `ssh -L` does."""
+
+    def pass_on(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(65536):
+                sink.sendall(piece)
+            sink.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # the listener is closed
+            while True:
+                near = stack.enter_context(listener.accept()[0])
+                far = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=pass_on, args=pair, daemon=True).start()
+
+    with contextlib.ExitStack() as stack, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / ".s.PGSQL.5432"))
+        listener.listen()
+        threading.Thread(target=serve, daemon=True).start()
+        yield
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_server_of_this_machine_is_known_over_tcp(project: Project, cluster: Cluster) -> None:
+    name = cluster.create_database()
+    env = {"DATABASE_URL": cluster.url(name, port=cluster.port)}
+    done = project.invoke("db.drop", "--yes", env=env)
+    assert done.returncode == 0, done.output
+
+
+def test_a_service_file_names_the_database(
+    project: Project, cluster: Cluster, tmp_path: Path
+) -> None:
+    name = cluster.create_database()
+    services = tmp_path / "services"
+    services.write_text(f"[here]\nhost={cluster.host}\nport={cluster.port}\ndbname={name}\n")
+    env = {"DATABASE_URL": None, "PGSERVICE": "here", "PGSERVICEFILE": str(services)}
+    env["PGUSER"] = "postgres"
+    assert f"the database {name} on " in project.invoke("db.create", env=env).stdout
+    assert f"dropped the database {name} on " in project.invoke("db.drop", "--yes", env=env).stdout
+    assert project.invoke("db.migrate-run", env=env).stderr.startswith(
+        f"Cannot connect to {name} on "
+    )
+
+
+def test_a_template_in_use_is_said(project: Project, cluster: Cluster) -> None:
+    env = {"DATABASE_URL": cluster.url("never_made")}
+    with cluster.connect("template1"):
+        for command in ("db.create", "db.migrate"):
+            done = project.invoke(command, env=env)
+            assert done.returncode == 2
+            assert "is being accessed by other users" in done.stderr
+            assert "invoke db.create" not in done.stderr
 
 
 def test_a_role_that_may_not_drop_is_a_sentence(project: Project, cluster: Cluster) -> None:

@@ -407,14 +407,32 @@ def test_an_executed_file_that_is_missing_is_a_warning(project: Project) -> None
     assert "warning: 002_t2.sql is executed, but its file is missing" in done.stdout
 
 
-def test_a_read_only_default_is_refused_by_name(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("where", "advice"),
+    [
+        ("ALTER DATABASE {database}", "ALTER DATABASE {database} RESET"),
+        ("ALTER ROLE postgres IN DATABASE {database}", "ALTER ROLE {user} IN DATABASE {database}"),
+    ],
+    ids=["of the database", "of the role there"],
+)
+def test_a_read_only_default_is_refused_with_what_takes_it_away(
+    project: Project, where: str, advice: str
+) -> None:
     five(project)
+    names = {"database": f'"{project.database}"', "user": '"postgres"'}
     with project.cluster.connect(project.database) as conn:
-        name = project.database
-        conn.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'.encode())
+        conn.execute(f"{where.format(**names)} SET default_transaction_read_only = on".encode())
     done = project.invoke("db.migrate-run")
     assert done.returncode == 2
-    assert "default_transaction_read_only" in done.stderr
+    assert "default_transaction_read_only is on" in done.stderr
+    assert advice.format(**names) in done.stderr
+
+
+def test_a_read_only_option_of_the_url_is_named_as_that(project: Project) -> None:
+    five(project)
+    env = {"PGOPTIONS": "-cdefault_transaction_read_only=on"}
+    done = project.invoke("db.migrate-run", env=env)
+    assert "Take default_transaction_read_only out of PGOPTIONS" in done.stderr
 
 
 def test_invokes_dry_is_refused_because_sql_would_run(project: Project) -> None:

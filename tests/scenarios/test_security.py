@@ -21,6 +21,7 @@ from db import migrate
 from db.errors import MigrationsError
 from db.events import Event
 from db.server import embedded
+from db.settings import from_values
 from tests.conftest import Project
 from tests.proxy import Proxy
 from tests.scenarios.test_engine import running, scalar, wait_for
@@ -188,6 +189,34 @@ def test_no_error_about_a_bad_url_holds_a_password(tmp_path: Path, url: str) -> 
     quiet(error, repr(error), error.args, error.message, *error.advice, vars(error))
     whole = "".join(traceback.format_exception(error))
     assert HUSH not in whole
+
+
+@pytest.mark.parametrize("password", ["n", "public", "the database"])
+def test_a_password_that_is_a_word_takes_no_word_out_of_a_message(
+    project: Project, where: Where, password: str
+) -> None:
+    secret = where.dbname if password == "the database" else password
+    with project.cluster.connect(project.database) as conn:
+        conn.execute(sql.SQL("ALTER ROLE awkward PASSWORD {}").format(sql.Literal(secret)))
+        conn.execute("REVOKE CREATE ON SCHEMA public FROM awkward, PUBLIC")
+    url = f"postgresql://awkward:{secret}@127.0.0.1:{where.port}"
+    project.write("001_x.sql", "SELECT 1;")
+    refused = project.invoke("db.migrate-run", env={"DATABASE_URL": f"{url}/{where.dbname}"})
+    assert "permission denied for schema public" in refused.stderr
+    missing = project.invoke("db.status", env={"DATABASE_URL": f"{url}/{where.dbname}2"})
+    assert f'database "{where.dbname}2" does not exist' in missing.stderr
+
+
+@pytest.mark.parametrize("character", [chr(n) for n in range(1, 128)], ids=ascii)
+def test_a_url_is_refused_or_its_password_is_whole(tmp_path: Path, character: str) -> None:
+    url = f"postgresql://u:{HUSH}{character}{HUSH}@127.0.0.1:1/d"
+    try:
+        parameters = from_values({}, url, root=tmp_path).parameters
+    except MigrationsError as error:
+        quiet(error, *error.advice)
+    else:
+        assert parameters["password"] == f"{HUSH}{character}{HUSH}"
+        quiet({name: value for name, value in parameters.items() if name != "password"})
 
 
 def test_no_event_holds_a_password(project: Project, where: Where) -> None:
