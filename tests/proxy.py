@@ -90,6 +90,18 @@ class Proxy:
             if end.family == socket.AF_INET:
                 end.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
+    def abandon(self) -> None:
+        """Break every link on the client's side only: the server is not told, and waits for more.
+
+        New connections are taken.
+        """
+        with self.lock:
+            links = list(self._links)
+        for link in links:
+            link.abandoned.set()
+            with suppress(OSError):
+                link.client.shutdown(socket.SHUT_RDWR)
+
     def refuse(self) -> None:
         """Refuse new connections; those that exist go on."""
         listener, self._listener = self._listener, None
@@ -175,6 +187,7 @@ class _Link:
         self.client = client
         self.server = server
         self.closed = threading.Event()
+        self.abandoned = threading.Event()
         self.answered = True  # since the client last sent something
         self._open_ways = 2
         ways = (("up", client, server), ("down", server, client))
@@ -242,6 +255,8 @@ class _Link:
                 pass
             if self.closed.is_set():
                 return
+            if self.abandoned.is_set():
+                continue
             if not data:
                 break
             limit = self.proxy.allowed(side, len(data))

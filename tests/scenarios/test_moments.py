@@ -1,0 +1,360 @@
+"""What a run does in moments that are hard to meet: each is brought about here, and held."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from tests.conftest import MakeCluster, Project
+from tests.proxy import Proxy
+from tests.scenarios import mixed
+from tests.scenarios.test_engine import many, running, scalar, valid, wait_for
+
+GHOST = "SELECT pg_sleep(600) WHERE nextval('tries') = 1;\n"  # only the first time
+
+
+def tries(project: Project) -> None:
+    """Make a sequence that counts the attempts: it does not roll back."""
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE SEQUENCE tries")
+
+
+@contextmanager
+def in_the_way(project: Project, *statements: str) -> Iterator[psycopg.Connection]:
+    """Hold a transaction open in which these were executed; roll it back at the end."""
+    with project.cluster.connect(project.database, autocommit=False) as conn:
+        for statement in statements:
+            conn.execute(statement.encode())
+        yield conn
+        conn.rollback()
+
+
+# 1. A link that only one side knows to be lost
+
+
+def test_a_session_that_the_server_still_keeps_is_ended_and_its_file_runs_again(
+    project: Project, proxy: Proxy
+) -> None:
+    """Its locks, its claim and its guard would be waited for without end."""
+    tries(project)
+    project.write("001_t.sql", f"CREATE TABLE t1 (id int);\n{GHOST}")
+    url = project.cluster.url(project.database, port=proxy.port)
+    process = mixed.start(project, {"DATABASE_URL": url})
+    wait_for(running(project, "pg_sleep"))
+    proxy.abandon()
+    said = mixed.ended(process, 60)
+    assert process.returncode == 0, said
+    assert project.executed() == ["001_t.sql"]
+    assert scalar(project, "SELECT last_value FROM tries") == 2
+    assert not running(project, "pg_sleep")()
+
+
+def test_a_commit_whose_answer_was_lost_is_reported_as_executed(
+    project: Project, proxy: Proxy
+) -> None:
+    project.write("001_t.sql", "CREATE TABLE t1 (id int);\nSELECT pg_sleep(1.5);\n")
+    url = project.cluster.url(project.database, port=proxy.port)
+    process = mixed.start(project, {"DATABASE_URL": url})
+    wait_for(running(project, "pg_sleep"))
+    proxy.hang()
+    wait_for(lambda: project.executed() == ["001_t.sql"])
+    proxy.cut()
+    proxy.resume()
+    said = mixed.ended(process)
+    assert process.returncode == 0, said
+    assert "1 file executed" in said
+
+
+# 2. What was committed without waiting for the disk
+
+
+@pytest.mark.parametrize("end", ["failure", "interrupt"])
+def test_what_was_executed_before_the_end_of_a_run_outlives_a_crash(
+    project: Project, own_cluster: MakeCluster, end: str
+) -> None:
+    """The server's own writer comes too late here: every ten seconds."""
+    cluster = own_cluster(options={"wal_writer_delay": "10s"})
+    there = Project.at(project, cluster)
+    names = many(there, 3)
+    there.write("0004_t4.sql", "SELECT 1/0;" if end == "failure" else "SELECT pg_sleep(600);")
+    process = there.popen("db.migrate-run")
+    if end == "interrupt":
+        wait_for(running(there, "pg_sleep"))
+        process.send_signal(signal.SIGINT)
+    process.wait(60)
+    assert process.returncode == (1 if end == "failure" else 130)
+    cluster.crash()
+    cluster.start()
+    assert there.executed() == names
+
+
+# 3. Other sessions
+
+
+def test_between_two_attempts_a_file_holds_no_lock_that_outlives_its_transaction(
+    project: Project,
+) -> None:
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE TABLE hot AS SELECT 1 AS id")
+    project.write("001_a.sql", "SELECT pg_advisory_lock(77);\nALTER TABLE hot ADD COLUMN n int;\n")
+    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77"
+    with in_the_way(project, "SELECT * FROM hot"):
+        process = mixed.start(project)
+        mixed.wait_for_line(process, "waits for a lock")
+        wait_for(lambda: scalar(project, held) == 0, 15)
+        assert process.poll() is None
+    said = mixed.ended(process)
+    assert process.returncode == 0, said
+    assert project.executed() == ["001_a.sql"]
+
+
+def test_a_deadlock_is_tried_again(project: Project) -> None:
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE TABLE a (n int); CREATE TABLE b (n int)")
+    project.write(
+        "001_a.sql",
+        "-- migrate: lock-timeout=1min\nLOCK TABLE a;\nLOCK TABLE b;\nCREATE TABLE t1 (n int);\n",
+    )
+    # The other one never looks for deadlocks, so it is the run that gives way.
+    with in_the_way(project, "SET deadlock_timeout = '1h'", "LOCK TABLE b") as other:
+        process = mixed.start(project)
+        wait_for(running(project, "LOCK TABLE b"))
+        other.execute("LOCK TABLE a")
+        other.rollback()
+    said = mixed.ended(process)
+    assert process.returncode == 0, said
+    assert "deadlock" in said
+    assert project.executed() == ["001_a.sql"]
+
+
+def test_a_serialization_failure_is_tried_again(project: Project) -> None:
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE TABLE a AS SELECT 1 AS n")
+    change = "UPDATE a SET n = n + 1"
+    project.write("001_a.sql", f"BEGIN ISOLATION LEVEL REPEATABLE READ;\n{change};\nCOMMIT;\n")
+    env = {"MIGRATIONS_LOCK_TIMEOUT": "1min"}
+    with in_the_way(project, change) as other:
+        process = mixed.start(project, env)
+        wait_for(running(project, change))
+        other.commit()
+    said = mixed.ended(process)
+    assert process.returncode == 0, said
+    assert "could not serialize" in said
+    assert scalar(project, "SELECT n FROM a") == 3
+
+
+def test_a_file_that_another_run_executes_is_waited_for_however_long_it_takes(
+    project: Project,
+) -> None:
+    """MIGRATIONS_LOCK_WAIT is for locks that the application holds."""
+    project.write("001_a.sql", "CREATE TABLE t1 (n int);\nSELECT pg_sleep(4);\n")
+    env = {"MIGRATIONS_GUARD": "off", "MIGRATIONS_LOCK_WAIT": "1s"}
+    runs = [mixed.start(project, env) for _ in range(2)]
+    for run in runs:
+        said = mixed.ended(run)
+        assert run.returncode == 0, said
+    assert project.executed() == ["001_a.sql"]
+
+
+def test_a_checksum_that_somebody_else_has_recorded_meanwhile_stays(project: Project) -> None:
+    names = many(project, 2)
+    with project.cluster.connect(project.database) as conn:
+        conn.execute(
+            "CREATE TABLE migrations (id serial PRIMARY KEY, filename varchar(255) NOT NULL UNIQUE,"
+            " executed_at timestamptz DEFAULT now(), checksum text, duration_ms int,"
+            " executed_by text)"
+        )
+        conn.execute("INSERT INTO migrations (filename) VALUES (%s)", [names[0]])
+    theirs = "UPDATE migrations SET checksum = 'theirs'"
+    with in_the_way(project, theirs) as other:
+        process = mixed.start(project)
+        wait_for(running(project, "UPDATE"))
+        other.commit()
+    mixed.ended(process)
+    assert project.rows()[0]["checksum"] == "theirs"
+
+
+def test_no_limit_of_the_server_ends_the_turn_of_a_run(project: Project) -> None:
+    """The lock of turns is an open transaction that does nothing for as long as the run takes."""
+    limits = ["idle_in_transaction_session_timeout"]
+    with project.cluster.connect(project.database) as conn:
+        if conn.info.server_version >= 170000:
+            limits.append("transaction_timeout")
+        for limit in limits:
+            conn.execute(f"ALTER DATABASE {project.database} SET {limit} = '1500ms'".encode())
+    for n in range(1, 5):
+        project.write(f"{n:03}_t{n}.sql", f"CREATE TABLE t{n} ();\nSELECT pg_sleep(0.8);\n")
+    process = mixed.start(project)
+    mixed.wait_for_line(process, "003_t3.sql")
+    guards = [name for _, name in mixed.applications(project) if "guard" in name]
+    assert len(guards) >= 1, "the turn was lost"
+    said = mixed.ended(process)
+    assert process.returncode == 0, said
+    assert len(project.executed()) == 4
+
+
+# 4. Units that cannot be in a transaction
+
+
+def cut_off(process: subprocess.Popen[str], project: Project, statement: str) -> None:
+    """Kill a run, and wait until the server has ended what it executed."""
+    process.kill()
+    process.wait()
+    with project.cluster.connect() as conn:
+        conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s "
+            "AND state = 'active' AND query LIKE %s",
+            [project.database, f"{statement}%"],
+        )
+    wait_for(lambda: not running(project, statement)())
+
+
+def indexed(project: Project) -> None:
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE TABLE a AS SELECT 1 AS id")
+        conn.execute("CREATE INDEX a_id ON a (id)")
+
+
+def test_a_reindex_that_was_cut_off_leaves_nothing_behind(project: Project) -> None:
+    indexed(project)
+    reindex = "REINDEX INDEX CONCURRENTLY a_id"
+    project.write("001_a.sql", f"-- migrate: no-transaction\n{reindex};\n")
+    with in_the_way(project, "INSERT INTO a VALUES (0)"):
+        process = project.popen("db.migrate-run")
+        wait_for(lambda: scalar(project, "SELECT to_regclass('a_id_ccnew') IS NOT NULL") is True)
+        cut_off(process, project, reindex)
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+    left = (
+        "SELECT array_agg(indexrelid::regclass::text) FROM pg_index WHERE indrelid = 'a'::regclass"
+    )
+    assert scalar(project, left) == ["a_id"]
+    assert valid(project, "a_id") is True
+
+
+@pytest.mark.parametrize("took_effect", [True, False])
+def test_a_drop_index_that_was_cut_off_is_done_once(project: Project, took_effect: bool) -> None:
+    indexed(project)
+    drop = "DROP INDEX CONCURRENTLY a_id"
+    project.write("001_a.sql", f"-- migrate: no-transaction\n{drop};\nCREATE TABLE t1 (id int);\n")
+    there = "SELECT to_regclass('a_id') IS NOT NULL"
+    with in_the_way(project, "SELECT * FROM a"):
+        process = project.popen("db.migrate-run")
+        wait_for(running(project, drop))
+        if took_effect:
+            process.send_signal(signal.SIGSTOP)  # so that it is not told
+        else:
+            cut_off(process, project, drop)
+    if took_effect:
+        wait_for(lambda: scalar(project, there) is False)
+        cut_off(process, project, drop)
+    else:
+        assert scalar(project, there) is True
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+    assert scalar(project, there) is False
+    assert project.executed() == ["001_a.sql"]
+
+
+def test_an_index_that_became_invalid_before_the_end_keeps_the_file_from_being_recorded(
+    project: Project,
+) -> None:
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE TABLE a AS SELECT 1 AS id")
+    head = "-- migrate: no-transaction\nCREATE INDEX CONCURRENTLY a_id ON a (id);\n"
+    project.write("001_a.sql", head + "SELECT 1/0;\n")
+    assert project.invoke("db.migrate-run").returncode == 1
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'a_id'::regclass")
+    project.write("001_a.sql", head + "CREATE TABLE t1 (id int);\n")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 2, done.output
+    assert "a_id is INVALID" in done.stderr
+    assert project.executed() == []
+
+
+def test_of_two_runs_that_find_a_statement_cut_off_one_takes_it_over(project: Project) -> None:
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE TABLE a AS SELECT 1 AS id")
+    build = "CREATE INDEX CONCURRENTLY a_id ON a (id)"
+    project.write("001_a.sql", f"-- migrate: no-transaction\n{build};\n")
+    with in_the_way(project, "INSERT INTO a VALUES (0)"):
+        process = project.popen("db.migrate-run")
+        wait_for(running(project, build))
+        cut_off(process, project, build)
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("DROP INDEX IF EXISTS a_id")
+    # Both have seen the same announcement, and come to it at the same moment.
+    with in_the_way(project, "SELECT * FROM migrations_unfinished FOR UPDATE"):
+        runs = [mixed.start(project, {"MIGRATIONS_GUARD": "off"}) for _ in range(2)]
+        wait_for(lambda: scalar(project, waiting_for("migrations_unfinished")) == 2)
+    for run in runs:
+        said = mixed.ended(run)
+        assert run.returncode == 0, said
+    assert project.executed() == ["001_a.sql"]
+    assert valid(project, "a_id") is True
+
+
+def waiting_for(table: str) -> str:
+    return (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+        f"AND datname = current_database() AND query LIKE '%{table}%'"
+    )
+
+
+# 5. What does not grow
+
+
+def test_what_is_sent_ahead_of_its_results_is_limited(project: Project) -> None:
+    line = "SELECT length('" + "x" * 1_000_000 + "');\n"
+    for n in range(1, 9):
+        project.write(f"{n:03}_x.sql", ("SELECT pg_sleep(1.5);\n" if n == 1 else "") + line * 12)
+    code = (
+        "import re, sys; from db import migrate; migrate(sys.argv[1], sys.argv[2]); "
+        "print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, project.url, str(project.migrations)],
+        cwd=project.folder,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 90  # MB; what is sent is 96
+
+
+def test_of_many_notices_the_latest_are_kept(project: Project) -> None:
+    loop = "FOR n IN 1..5000 LOOP RAISE NOTICE 'number %', n; END LOOP;"
+    project.write("001_n.sql", f"DO $$ BEGIN {loop} END $$;")
+    done = project.invoke("db.migrate-run", "--json")
+    assert done.returncode == 0, done.output
+    notices = [line for line in done.stdout.splitlines() if "number " in line]
+    assert 0 < len(notices) <= 100
+    assert "number 5000" in notices[-1]
+
+
+def test_a_session_that_breaks_before_its_first_answer_is_opened_again(
+    project: Project, proxy: Proxy
+) -> None:
+    """A failover, or a pooler, may take down whom it has just let in."""
+    names = many(project, 2)
+    url = project.cluster.url(project.database, port=proxy.port)
+    psycopg.connect(url, application_name="migrations 123456").close()
+    welcome = proxy.bytes_down  # up to where the first question is asked
+    proxy.reset_counters()
+    proxy.cut_after(down=welcome + 1)
+    process = mixed.start(project, {"DATABASE_URL": url})
+    wait_for(lambda: proxy.bytes_down > welcome)
+    proxy.resume()
+    said = mixed.ended(process)
+    assert process.returncode == 0, said
+    assert project.executed() == names
