@@ -46,12 +46,17 @@ def _reporting(c: Context, json: bool) -> Iterator[screen.Report]:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Treat SIGTERM and SIGHUP as Ctrl-C, with their own exit codes."""
+    """Treat SIGTERM and SIGHUP as Ctrl-C, with their own exit codes.
+
+    One that is ignored stays so: that is what `nohup` is for.
+    """
 
     def stop(number: int, _: object) -> None:
         raise KeyboardInterrupt(number)
 
-    before = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGHUP)}
+    wanted = (signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield
     finally:

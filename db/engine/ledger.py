@@ -197,6 +197,8 @@ def prepare(
         return ledger
     if lock_timeout_ms is not None:
         wanted.insert(0, f"SET LOCAL lock_timeout = {lock_timeout_ms}")
+        # The first file's commit waits for what has to be waited for, and says so.
+        wanted.insert(0, "SET LOCAL synchronous_commit = local")
     conn.execute(ledger.compose(";".join(wanted)))  # several statements: one implicit transaction
     return Ledger(
         ledger.schema,

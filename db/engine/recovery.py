@@ -83,18 +83,28 @@ class Recovery:
 
 
 def interrupted(
-    files: Sequence[Migration], left: Sequence[Migration], *, under_way: Sequence[str], unsure: str
+    files: Sequence[Migration],
+    left: Sequence[Migration],
+    under_way: Sequence[str],
+    *,
+    replicated: str,
 ) -> str:
     """Return what stands after an interrupt: `files` were to be executed, `left` were not.
 
-    `under_way`: what had been sent. `unsure`: what is said of a commit that was not waited for.
+    `under_way`: what had been sent. `replicated`: the standbys that a commit waits for.
     """
     names = {migration.filename for migration in left}
     executed = listed([m.filename for m in files if m.filename not in names]) or "nothing"
     cut = any(name in names for name in under_way)
     cancelled = "The running statement was cancelled and rolled back. " if cut else ""
     rest = f"{len(left)}, from {left[0].filename} on" if left else "nothing"
-    return f"Interrupted. {cancelled}Executed: {executed}.{unsure} Not executed: {rest}."
+    here = [name for name in under_way if name not in names] if replicated else []
+    unsure = (
+        f" {listed(here)}: committed on this server; no synchronous standby ({replicated}) has "
+        "confirmed it."
+    )
+    stands = f"Interrupted. {cancelled}Executed: {executed}. Not executed: {rest}."
+    return f"{stands}{unsure if here else ''}"
 
 
 def nothing_known(*, under_way: bool, signal_number: int, again: str) -> Interrupted:

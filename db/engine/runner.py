@@ -53,7 +53,10 @@ _RECORD = """
 UPDATE {table} SET duration_ms = 1000 * extract(epoch FROM clock_timestamp() - now())
 WHERE filename = $1 RETURNING duration_ms"""
 # Commits that did not wait for the disk are covered by any later one that does: WAL is in order.
-_FLUSH = "UPDATE {table} SET checksum = checksum WHERE id = (SELECT max(id) FROM {table})"
+# No standby is waited for: there may be none, and this is said or interrupted by nobody.
+_FLUSH = """
+UPDATE {table} SET checksum = checksum WHERE id = (SELECT max(id) FROM {table})
+AND pg_catalog.set_config('synchronous_commit', 'local', true) IS NOT NULL"""
 # For the ledger's sake; all the rest goes with the DISCARD ALL behind the COMMIT.
 _RESETS = (b"SET SESSION AUTHORIZATION DEFAULT", b"RESET ROLE")
 
@@ -99,6 +102,9 @@ class Run:
             yield Finished(tuple(self.executed), round(1000 * (time.monotonic() - started)))
         except KeyboardInterrupt as stop:
             raise self._interrupted(_signal(stop)) from None
+        except MigrationsError as error:
+            error.__context__ = None  # what libpq or the server said may quote the password
+            raise
         finally:
             with suppress(psycopg.Error):
                 self._flush()
@@ -203,7 +209,8 @@ class Run:
                         for file in group:
                             self._unconfirmed[file.filename] = None
                             flush = self._settings.sync_each or file.migration is todo[-1]
-                            flush |= bool(session.suspect)  # which may take it along
+                            # A suspect may take it along; some engines always wait.
+                            flush |= bool(session.suspect) or not session.may_not_flush
                             commands = self._transaction(file, flush=flush)
                             yield from self._settle(session.send(commands))
                     except FilesError:  # of a later file: what was sent before it is executed
@@ -382,7 +389,9 @@ class Run:
                 "Look into the server's log, then: invoke db.status",
             )
         try:
-            self._session = yield from Session.open(self._target, self._settings, create=False)
+            self._session = yield from Session.open(
+                self._target, self._settings, create=False, again=True
+            )
         except ConnectionFailed as again:
             raise ConnectionLost(
                 f"The connection was lost {under_way}",
@@ -397,6 +406,12 @@ class Run:
             yield from self._look()
             if failed.command.about.migration in self._survey.todo:
                 raise self._failed(failed, failed.command.about, self._survey.todo, ())
+
+    def _replicated(self) -> str:
+        """Return the standbys that a commit waits for, as the server's setting names them."""
+        asked = "SELECT pg_catalog.current_setting('synchronous_standby_names', true)"
+        row = self._session.conn.execute(asked).fetchone()
+        return str(row[0] or "") if row else ""
 
     def _confirm(self) -> Iterator[Event]:
         """Hold what was reported, and what was under way, against what the ledger has by now.
@@ -454,7 +469,7 @@ class Run:
             return nothing_known(
                 under_way=bool(under_way), signal_number=signal_number, again=again
             )
-        stands = interrupted(self._survey.todo, left, under_way=under_way, unsure="")
+        stands = interrupted(self._survey.todo, left, under_way, replicated=self._replicated())
         return Interrupted(stands, again, signal_number=signal_number)
 
 

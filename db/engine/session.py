@@ -14,9 +14,9 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from ..errors import ConnectionFailed, Diagnostic
-from ..events import Blocker, Event, Note, Noticed, Progress
+from ..events import Blocker, Event, Note, Noticed, Progress, Waiting
 from ..files.folder import Migration
-from ..server.connection import VANISHED, Connection, Target, describe
+from ..server.connection import VANISHED, Connection, StandbyFound, Target, describe
 from ..server.pipeline import TICK_S, Arrival, Command, Pipeline, diagnostic
 from ..server.watch import PREFIX, Guard, Opening, author, guard_name
 from ..settings import Settings
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _SHOW_S = 2.0  # a statement that runs longer than this is worth a live line
 _SHOW_AGAIN_S = 0.9
 _NOTICES = 20  # of one file, the latest
+_PROMOTION_S = 0.5  # between two looks at a standby
 _TRIES = 3  # to connect, where each breaks at once
 
 # A server may take hours to notice that a client is gone, and keeps its locks for so long.
@@ -72,16 +73,27 @@ class Session:
 
     @classmethod
     def open(
-        cls, target: Target, settings: Settings, *, create: bool
+        cls, target: Target, settings: Settings, *, create: bool, again: bool = False
     ) -> Generator[Event, None, Session]:
-        """Return a session, yielding what is waited for; `create` a database that is missing."""
-        for left in reversed(range(_TRIES)):
+        """Return a session, yielding what is waited for; `create` a database that is missing.
+
+        `again`: the primary went away, so a standby that is found there may be about to follow it.
+        """
+        started, tries = time.monotonic(), _TRIES
+        while True:
             try:
                 return (yield from cls._open(target, settings, create=create))
+            except StandbyFound:
+                waited = time.monotonic() - started
+                if not again or waited >= target.timeout_s:
+                    raise
+                yield Waiting("the standby to be promoted", waited)
+                time.sleep(_PROMOTION_S)
             except psycopg.Error as error:  # gone again, before it had answered anything
-                if not left:
-                    raise target.failed(error) from None
-        raise AssertionError
+                gone, tries = error, tries - 1
+                if not tries:
+                    break
+        raise target.failed(gone)
 
     @classmethod
     def _open(
@@ -120,6 +132,11 @@ class Session:
     def lock_timeout_ms(self) -> int | None:
         """Return how long one attempt may wait for a lock; None for engines that cannot tell."""
         return self.settings.lock_timeout_ms if "lock_timeout" in self.server.settings else None
+
+    @property
+    def may_not_flush(self) -> bool:
+        """Return whether a commit can be told not to wait for the disk."""
+        return "synchronous_commit" in self.server.settings
 
     def end(self, lost: Session) -> None:
         """End what the server may still hold of a session whose link was lost."""

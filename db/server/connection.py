@@ -54,6 +54,10 @@ _READ_ONLY_SOURCE = """
 SELECT source FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'"""
 
 
+class StandbyFound(ConnectionFailed):
+    """The connection leads to a standby. In a failover it may be the primary a moment later."""
+
+
 class Server(NamedTuple):
     """What a connection leads to. `settings`: those of the optional ones that it knows.
 
@@ -121,9 +125,11 @@ class Target:
             try:
                 return self.once(application)
             except psycopg.OperationalError as error:
-                waited = time.monotonic() - started
-                if waited >= self.timeout_s or not self._may_come(str(error)):
-                    raise self.failed(error, waited) from None
+                refused = error
+            # Raised out here: libpq's own error, which may quote the password, is no __context__.
+            waited = time.monotonic() - started
+            if waited >= self.timeout_s or not self._may_come(str(refused)):
+                raise self.failed(refused, waited)
             if not said:
                 yield Waiting(f"the server of {self.shown}", waited)
                 said = True
@@ -159,7 +165,23 @@ class Target:
             return True
         if "certificate" in message or "does not support SSL" in message:
             return False  # which a ping does not tell from silence
-        return self._ping() in (pq.Ping.NO_RESPONSE, pq.Ping.REJECT)
+        if self._ping() in (pq.Ping.NO_RESPONSE, pq.Ping.REJECT):
+            return True
+        return self._has_no_primary()
+
+    def _has_no_primary(self) -> bool:
+        """Return whether a host takes us, though none is what `target_session_attrs` demands.
+
+        That is how a failover looks until the standby is promoted.
+        """
+        if self.parameters.get("target_session_attrs", "any") == "any":
+            return False
+        either = {**self.parameters, "target_session_attrs": "any"}
+        try:
+            Target(either, self.timeout_s).once("migrations").close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def failed(self, error: psycopg.Error, waited: float = 0.0) -> ConnectionFailed:
         """Return the error of a connection that could not be made."""
@@ -254,15 +276,15 @@ def _of_service(parameters: Mapping[str, str]) -> dict[str, str]:
 def describe(conn: Connection, *, writing: bool = True) -> Server:
     """Return what the connection leads to.
 
-    Raise `ConnectionFailed` for a standby, and for a database that is read-only by default, unless
-    nothing is to be written.
+    Raise `StandbyFound` for a standby, and `ConnectionFailed` for a database that is read-only by
+    default, unless nothing is to be written.
     """
     row = conn.execute(_WHO, [_OPTIONAL]).fetchone()
     assert row is not None
     database, user, version, standby, read_only, known, lock_timeout, pid = row
     found = Connected(str(database), conn.info.host, conn.info.port, str(user), str(version))
     if standby and writing:
-        raise ConnectionFailed(
+        raise StandbyFound(
             f"{found}: this is a standby (pg_is_in_recovery() is true), which cannot be migrated.",
             "Point DATABASE_URL at the primary, or add target_session_attrs=primary to it.",
         )

@@ -53,6 +53,11 @@ _ALIVE = """
 SELECT EXISTS (SELECT FROM pg_stat_activity WHERE starts_with(application_name, %s)
                AND datname = current_database() AND pid <> pg_backend_pid()
                AND (state <> 'idle' OR NOT %s))"""
+_REPLICATION = """
+SELECT pg_catalog.concat('waiting for a synchronous standby to confirm the commit (',
+       pg_catalog.current_setting('synchronous_standby_names'), ')')
+FROM pg_catalog.pg_stat_activity WHERE pg_catalog.starts_with(application_name, %s)
+AND wait_event OPERATOR(pg_catalog.=) 'SyncRep' LIMIT 1"""
 # What each progress view counts; https://www.postgresql.org/docs/current/progress-reporting.html
 _VIEWS = {
     "create_index": (
@@ -221,7 +226,8 @@ class Guard:
             [application],
         )
         if not rows:
-            return "", None
+            waits = self._rows(_REPLICATION, [application])
+            return str(waits[0][0]) if waits else "", None
         phase, done, total = rows[0]
         return str(phase), min(100.0, 100.0 * int(done) / int(total)) if total else None
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
+import db
+from db.errors import ConnectionFailed, StatementFailed
+from db.server import embedded
 from tests.conftest import MakeCluster, Project
 from tests.scenarios.test_engine import agree, many, running, scalar, wait_for
+from tests.servers import SUPERUSER, Cluster, free_port, temporary_folder
 
 _ENDS_ITSELF = "SELECT pg_terminate_backend(pg_backend_pid());"
 # A crash without a compiler: the process that executes this gets SIGSEGV.
@@ -205,3 +214,144 @@ def test_what_other_runs_execute_is_not_counted(own: Project) -> None:
         last = [json.loads(line) for line in output.splitlines()][-1]
         counted += last["executed"]
     assert sorted(counted) == names == own.executed()
+
+
+class Standby:
+    """A streaming standby of a cluster, on the same socket folder's next port."""
+
+    def __init__(self, primary: Cluster) -> None:
+        self.primary = primary
+        self.folder = temporary_folder()
+        self.data = self.folder / "data"
+        self.port = free_port()
+        self.host = str(self.data)
+        program = str(primary.binaries / "pg_basebackup")
+        command = [program, "-R", "-c", "fast", "-D", str(self.data)]
+        command += ["-h", primary.host, "-p", str(primary.port), "-U", SUPERUSER]
+        os.chown(self.folder, primary.who.uid, primary.who.gid)
+        subprocess.run(command, check=True, cwd="/", **primary.who.options)
+        log, options = self.folder / "server.log", {"port": str(self.port)}
+        embedded.start(
+            primary.binaries, self.data, log, primary.who, {**primary.options, **options}
+        )
+
+    def promote(self) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as conn:
+            conn.execute("SELECT pg_promote()")
+
+    def url(self, database: str) -> str:
+        return f"host={self.host} port={self.port} user={SUPERUSER} dbname={database}"
+
+    def remove(self) -> None:
+        embedded.stop(self.data, signal.SIGQUIT)
+        shutil.rmtree(self.folder)
+
+
+@pytest.fixture
+def standby(own: Project) -> Iterator[Standby]:
+    made = Standby(own.cluster)
+    yield made
+    made.remove()
+
+
+def pair(own: Project, standby: Standby, order: str, more: str = "") -> str:
+    """Return the URL of both, in that order."""
+    there = [(own.cluster.host, own.cluster.port), (standby.host, standby.port)]
+    if order == "standby first":
+        there.reverse()
+    hosts, ports = ",".join(h for h, _ in there), ",".join(str(p) for _, p in there)
+    return f"host={hosts} port={ports} user={SUPERUSER} dbname={own.database} {more}"
+
+
+@pytest.mark.parametrize("order", ["primary first", "standby first"])
+def test_a_standby_that_is_not_promoted_yet_is_waited_for(
+    own: Project, standby: Standby, order: str
+) -> None:
+    own.write("001_t1.sql", "CREATE TABLE t1 (id int);\n")
+    own.cluster.crash()
+    url = pair(own, standby, order, "target_session_attrs=read-write")
+    process = own.popen("db.migrate-run", env={"DATABASE_URL": url})
+    time.sleep(2.5)
+    assert process.poll() is None
+    standby.promote()
+    said = "".join(process.communicate(timeout=60))
+    assert process.returncode == 0, said
+    assert "001_t1.sql  executed" in said
+    own.cluster.start()
+
+
+@pytest.mark.parametrize("demanded", [True, False], ids=["demanded", "not demanded"])
+def test_a_failover_in_the_middle_of_a_run_is_waited_for(
+    own: Project, standby: Standby, demanded: bool
+) -> None:
+    with own.cluster.connect() as conn:  # what the standby has not received is gone
+        conn.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        conn.execute("SELECT pg_reload_conf()")
+    own.write("001_t1.sql", "CREATE TABLE t1 (id int);\n")
+    own.write("002_t2.sql", "CREATE TABLE t2 (id int);\nSELECT pg_sleep(3);\n")
+    own.write("003_t3.sql", "CREATE TABLE t3 (id int);\n")
+    more = "target_session_attrs=read-write" if demanded else ""
+    url = pair(own, standby, "primary first", more)
+    process = own.popen("db.migrate-run", env={"DATABASE_URL": url, "MIGRATIONS_SYNC": "each"})
+    wait_for(running(own, "pg_sleep"))
+    own.cluster.crash()
+    time.sleep(2.5)
+    assert process.poll() is None
+    with psycopg.connect(standby.url("postgres"), autocommit=True) as conn:
+        conn.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+        conn.execute("SELECT pg_reload_conf()")
+    standby.promote()
+    said = "".join(process.communicate(timeout=60))
+    assert process.returncode == 0, said
+    with psycopg.connect(standby.url(own.database)) as conn:
+        rows = conn.execute("SELECT filename FROM migrations ORDER BY id").fetchall()
+    assert [name for (name,) in rows] == ["001_t1.sql", "002_t2.sql", "003_t3.sql"]
+    own.cluster.start()
+
+
+def test_a_commit_that_waits_for_a_standby_says_so_and_can_be_interrupted(own: Project) -> None:
+    own.write("001_t1.sql", "CREATE TABLE t1 (id int);\n")
+    own.write("002_t2.sql", "CREATE TABLE t2 (id int);\n")
+    with own.cluster.connect() as conn:
+        conn.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        conn.execute("SELECT pg_reload_conf()")
+    process = own.popen("db.migrate-run")
+    assert process.stdout and process.stderr
+    for line in process.stdout:
+        if "waiting for a synchronous standby to confirm the commit (nobody)" in line:
+            break
+    else:
+        pytest.fail(process.stderr.read())
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    said = "".join(process.communicate(timeout=60))
+    assert time.monotonic() - started < 10
+    assert process.returncode == 130
+    assert "Executed: 001_t1.sql, 002_t2.sql. Not executed: nothing." in said
+    assert "002_t2.sql: committed on this server; no synchronous standby (nobody) has" in said
+    assert "rolled back" not in said
+    agree(own)
+
+
+def test_a_signal_that_is_ignored_stays_ignored(project: Project) -> None:
+    project.write("001_t1.sql", "CREATE TABLE t1 (id int);\nSELECT pg_sleep(1.5);\n")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        process = project.popen("db.migrate-run")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for(running(project, "pg_sleep"))
+    process.send_signal(signal.SIGHUP)
+    said = "".join(process.communicate(timeout=60))
+    assert process.returncode == 0, said
+
+
+def test_no_error_remembers_one_that_may_quote_the_password(project: Project) -> None:
+    url = "postgresql://postgres:not-it@127.0.0.1:1/x"
+    with pytest.raises(ConnectionFailed) as caught:
+        db.migrate(url, project.migrations, settings={"MIGRATIONS_CONNECT_TIMEOUT": "0s"})
+    assert caught.value.__context__ is None
+    project.write("001_t1.sql", "SELECT 1 / 0;\n")
+    with pytest.raises(StatementFailed) as failed:
+        db.migrate(project.url, project.migrations)
+    assert failed.value.__context__ is None
