@@ -4,7 +4,8 @@
     ├── SettingsError           the environment, .env or the command line      exit 2
     ├── ConnectionFailed        no connection, or not to a server we can use   exit 2
     ├── FilesError              the folder or a file, before anything ran      exit 2
-    │   └── ScriptError         ... at one place in one file                   exit 2
+    │   ├── ScriptError         ... at one place in one file                   exit 2
+    │   └── Refused             ... several files, each with its reason        exit 2
     ├── LedgerError             the database is not in a state we can go on    exit 2
     ├── StatementFailed         the server refused a statement                 exit 1
     ├── ConnectionLost          the connection broke and did not come back     exit 1
@@ -19,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import ClassVar, NamedTuple
+
+SHOWN = 10  # of many of a kind; the others are counted
 
 
 class Location(NamedTuple):
@@ -80,8 +83,7 @@ class MigrationsError(Exception):
         return ()
 
     def __str__(self) -> str:
-        head = f"{self.location}: {self.message}" if self.location else self.message
-        return "\n".join(filter(None, (head, self.excerpt, *self.details, *self.advice)))
+        return "\n".join(filter(None, (_placed(self), self.excerpt, *self.details, *self.advice)))
 
 
 class SettingsError(MigrationsError):
@@ -104,6 +106,40 @@ class FilesError(MigrationsError):
 
 class ScriptError(FilesError):
     """A place in a file that cannot be run as it is; nothing ran."""
+
+
+class Refused(FilesError):
+    """Several files cannot be run as they are; nothing ran. `refusals`: the reason of each."""
+
+    def __init__(self, refusals: Sequence[FilesError], state: str, *advice: str) -> None:
+        super().__init__(f"{len(refusals)} files cannot be run as they are. {state}", *advice)
+        self.refusals = tuple(refusals)
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """Return the first ten reasons, without what to do about them."""
+        more = len(self.refusals) - SHOWN
+        counted = f"... and {more} more" if more > 0 else ""
+        return (*map(_placed, self.refusals[:SHOWN]), *filter(None, [counted]))
+
+
+def refuse(refusals: Sequence[FilesError], state: str, more: str) -> None:
+    """Raise what says why files are refused, all at once, if there are any.
+
+    `state` is what became of the run, `more` the command that shows all of them.
+    """
+    if not refusals:
+        return
+    if len(refusals) == 1:
+        (only,) = refusals
+        if state not in only.message:
+            only.advice = (state, *only.advice)
+        raise only
+    wanted: dict[tuple[str, ...], int] = {}
+    for each in refusals:
+        wanted[each.advice] = wanted.get(each.advice, 0) + 1
+    advice = [f"In {n}: {' '.join(lines)}" for lines, n in wanted.items() if lines][:SHOWN]
+    raise Refused(refusals, state, *advice, f"All of them: invoke {more}")
 
 
 class LedgerError(MigrationsError):
@@ -170,7 +206,11 @@ class Interrupted(MigrationsError):
         self.exit_code = 128 + signal_number  # type: ignore[misc]  # the shell's own convention
 
 
-def listed(names: Sequence[str], most: int = 10) -> str:
+def _placed(error: MigrationsError) -> str:
+    return f"{error.location}: {error.message}" if error.location else error.message
+
+
+def listed(names: Sequence[str], most: int = SHOWN) -> str:
     """Return the names as a sentence has them: the first ones, and how many more there are."""
     more = len(names) - most
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:most])} and {more} more"

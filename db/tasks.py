@@ -95,11 +95,18 @@ def migrate(c: Context, json: bool = False) -> None:
         _run(report, Goal("db.migrate", schema=True))
 
 
-@task(help=_JSON)
-def migrate_run(c: Context, json: bool = False) -> None:
+_TO = "the last file to run; the pending ones behind it stay pending"
+
+
+@task(help={"to": _TO, **_JSON})
+def migrate_run(c: Context, to: str = "", json: bool = False) -> None:
     """Run every pending migration."""
     with _reporting(c, json) as report:
-        _run(report, Goal("db.migrate-run"))
+        _run(report, _run_goal(_given("--to", to)))
+
+
+def _run_goal(to: str) -> Goal:
+    return Goal(f"db.migrate-run --to {to}" if to else "db.migrate-run", to=to)
 
 
 @task(help={"name": "the file's name, such as 002_add_index.sql", **_JSON})
@@ -153,8 +160,23 @@ def status(c: Context, check: bool = False, json: bool = False) -> None:
         command.status(read(), report, check=check)
 
 
-@task(help=_JSON)
-def plan(c: Context, json: bool = False) -> None:
+@task(
+    help={
+        "run": "what db.migrate-run would do",
+        "to": "what db.migrate-run --to NAME would do",
+        "name": "what db.migrate-single --name NAME would do",
+        "sql": "print the SQL that would be sent, as psql could run it",
+        **_JSON,
+    }
+)
+def plan(  # noqa: PLR0917  # its arguments are the command's options
+    c: Context,
+    run: bool = False,
+    to: str = "",
+    name: str = "",
+    sql: bool = False,
+    json: bool = False,
+) -> None:
     """Show what db.migrate would do. Changes nothing.
 
     Files in order, what they consist of, and which do not run in a transaction. What would be
@@ -164,7 +186,17 @@ def plan(c: Context, json: bool = False) -> None:
         from .commands import plan as command
         from .settings import read
 
-        command.plan(read(), report)
+        if sum(map(bool, (run, to, name))) > 1:
+            raise SettingsError("Say which one: --run, --to or --name.")
+        goal = Goal("db.migrate", schema=True)
+        if name:
+            goal = Goal(f"db.migrate-single --name {name}", only=_given("--name", name))
+        elif run or to:
+            goal = _run_goal(_given("--to", to))
+        if sql:
+            command.show_sql(read(), report, goal, sys.stdout)
+        else:
+            command.show(command.plan(read(), report, goal), report, goal)
 
 
 @task(

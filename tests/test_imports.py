@@ -21,7 +21,17 @@ FLOORS = {
         *("ledger", "survey", "session", "failure", "units", "waiting", "recovery"),
         *("runner", "rollback"),
     ],
-    "commands": ["opened", "status", "plan", "verify", "baseline", "repair", "database", "dump"],
+    "commands": [
+        "opened",
+        "status",
+        "as_sql",
+        "plan",
+        "verify",
+        "baseline",
+        "repair",
+        "database",
+        "dump",
+    ],
 }
 ORDER = [f"{floor}.{room}".strip(".") for floor, rooms in FLOORS.items() for room in rooms]
 ORDER += ["api", "tasks"]

@@ -26,6 +26,7 @@ from ..errors import (
     LedgerError,
     MigrationsError,
     listed,
+    refuse,
 )
 from ..events import (
     Applied,
@@ -36,7 +37,7 @@ from ..events import (
     Planned,
     Reconnected,
 )
-from ..files.folder import Migration
+from ..files.folder import Migration, paths
 from ..files.plan import SCHEMA, Executed, Goal
 from ..server.connection import Target
 from ..server.pipeline import Arrival, Command, CommandFailed, LinkLost
@@ -86,6 +87,9 @@ class Run:
         `Interrupted`, which says what stands.
         """
         started = time.monotonic()
+        folder = self._settings.folder
+        if self._goal.schema:  # before a database is made that would stay empty
+            paths(folder, self._settings.shown(folder))
         try:
             self._session = yield from Session.open(
                 self._target, self._settings, create=self._goal.schema
@@ -162,12 +166,16 @@ class Run:
         from ..sql.script import Script
         from . import units
 
-        found = False
+        found, refused = False, list[FilesError]()
         for migration in self._survey.todo:
             with Script.open(migration.path, migration.shown) as script:
-                script.check()
-                units.check(script, self._survey.progress.get(migration.filename, ()))
-                found |= not script.directives.transaction
+                try:
+                    script.check()
+                    units.check(script, self._survey.progress.get(migration.filename, ()))
+                    found |= not script.directives.transaction
+                except FilesError as error:
+                    refused.append(error)
+        refuse(refused, "Nothing was executed.", self._goal.preview)
         return found
 
     def _execute(self, todo: Sequence[Migration]) -> Iterator[Event]:

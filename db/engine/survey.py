@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
-from ..errors import LedgerError
+from ..errors import LedgerError, ScriptError, listed
 from ..events import Note
 from ..files import folder, plan
 from ..files.folder import Migration
@@ -62,13 +63,15 @@ def survey(
         todo, more = _only(found, goal)
     else:
         plan.refuse_changed(found.plan)
-        todo, more = found.plan.pending, []
+        todo, more = _up_to(found, goal.to) if goal.to else (found.plan.pending, [])
         if goal.schema:
             first, more = _schema(conn, settings, found)
             todo = (*first, *todo)
         if not found.migrations:
             more.append(Note(f"the folder {settings.shown(settings.folder)} holds no migrations"))
-    return found._replace(todo=todo, notes=(*_adoption(found), *found.plan.notes, *more))
+    todo, bare = _without_statements(found, todo)
+    notes = (*_adoption(found), *found.plan.notes, *more, *bare)
+    return found._replace(todo=todo, notes=notes)
 
 
 def base_schema(settings: Settings) -> Migration | None:
@@ -105,6 +108,36 @@ def _only(found: Survey, goal: Goal) -> tuple[tuple[Migration, ...], list[Note]]
         return (wanted,), []
     more = f" and {len(earlier) - 1} more" if earlier[1:] else ""
     return (wanted,), [Note(f"earlier files are still pending: {earlier[0]}{more}")]
+
+
+def _up_to(found: Survey, to: str) -> tuple[tuple[Migration, ...], list[Note]]:
+    last = folder.find(found.migrations, to).filename
+    later = [m.filename for m in found.plan.pending if m.filename > last]
+    left = [Note(f"left pending, behind {last}: {listed(later, 3)}")] if later else []
+    return tuple(m for m in found.plan.pending if m.filename <= last), left
+
+
+def _without_statements(
+    found: Survey, todo: tuple[Migration, ...]
+) -> tuple[tuple[Migration, ...], list[Note]]:
+    """Take out the files that hold no statement yet: recorded now, they could not be written."""
+    if not todo:
+        return todo, []
+    from ..sql.script import Script
+
+    bare = []
+    for migration in todo:
+        if migration.filename == SCHEMA or migration.filename in found.progress:
+            continue
+        with Script.open(migration.path, migration.shown) as script, suppress(ScriptError):
+            if next(script.statements(), None) is None:
+                bare.append(migration)
+    if not bare:
+        return todo, []
+    names = listed([m.filename for m in bare], 3)
+    verb = "hold" if bare[1:] else "holds"
+    note = Note(f"not executed, because {names} {verb} no statement yet", "warning")
+    return tuple(m for m in todo if m not in bare), [note]
 
 
 def _schema(

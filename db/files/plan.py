@@ -11,15 +11,29 @@ from ..events import Note
 from . import folder
 from .folder import Migration
 
+_SAID = 3  # notes of a kind; the others are counted
+
 SCHEMA = "schema.sql"  # the base schema's name in the ledger
 
 
 class Goal(NamedTuple):
-    """What a command wants: the base `schema` first, or `only` one file; and how it is typed."""
+    """What a command wants, and how it is typed.
+
+    The base `schema` first; `only` one file; or the pending files up `to` one, that one included.
+    """
 
     command: str = "db.migrate-run"
     schema: bool = False
     only: str = ""
+    to: str = ""
+
+    @property
+    def preview(self) -> str:
+        """Return the command that shows what this one would do."""
+        if self.only:
+            return f"db.plan --name {self.only}"
+        run = f"db.plan --to {self.to}" if self.to else "db.plan --run"
+        return "db.plan" if self.schema else run
 
 
 class Executed(NamedTuple):
@@ -105,10 +119,13 @@ def _state(
 def _notes(
     migrations: Sequence[Migration], pending: set[str], gone: Sequence[Entry]
 ) -> Iterator[Note]:
-    for first, second in folder.duplicates(migrations, pending):
-        yield Note(
-            f"{first} and {second} have the same number; both run, in this order.", "warning"
-        )
+    twins = folder.duplicates(migrations, pending)
+    for pair in twins[:_SAID]:
+        done = [name for name in pair if name not in pending]
+        run = f"{done[0]} is executed already" if done else "both run, in this order"
+        yield Note(f"{pair[0]} and {pair[1]} have the same number; {run}.", "warning")
+    if twins[_SAID:]:
+        yield Note(f"{len(twins) - _SAID} more pairs of files have the same number.", "warning")
     if gone:
         named = ", ".join(entry.filename for entry in gone[:3])
         more = f" and {len(gone) - 3} more" if gone[3:] else ""

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
 from .. import events as e
-from ..errors import Diagnostic, MigrationsError, StatementFailed
+from ..errors import Diagnostic, MigrationsError, Refused, StatementFailed
 from . import tables
 from .stream import Cell, write
 
@@ -99,9 +99,9 @@ class Lines:
         said = "\n".join([*([f"\n{excerpt}"] if excerpt else []), *error.details])
         if rest := "\n\n".join(filter(None, [said, "\n".join(error.advice)])):
             self._say(rest, to=self._err)
-        if self._github and at:
-            place = f"file={_github(at.path, ':,')},line={at.line},col={at.column}"
-            write(self._out, f"::error {place}::{_clean(_github(error.message))}\n")
+        if self._github:
+            for each in error.refusals if isinstance(error, Refused) else (error,):
+                self._annotate(each)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
         """Show rows. A column named …_ms holds milliseconds, which people see as 12 ms."""
@@ -153,6 +153,11 @@ class Lines:
 
     def _name(self, filename: str) -> str:
         return f"  {_one_line(filename).ljust(self._name_width)}  "
+
+    def _annotate(self, error: MigrationsError) -> None:
+        if at := error.location:
+            place = f"file={_github(at.path, ':,')},line={at.line},col={at.column}"
+            write(self._out, f"::error {place}::{_clean(_github(error.message))}\n")
 
     def _say_notice(self, said: Diagnostic) -> None:
         label = (said.severity.lower(), "yellow" if said.severity == "WARNING" else "dim")

@@ -279,15 +279,13 @@ class Script:
                 closing = found
             elif closing or found.kind in _CONTROL:
                 wrong = closing or found
-                raise self.error(
-                    f"{wrong.kind} inside a migration: a file is one transaction",
-                    "Delete it, or split the file there; a pair of BEGIN and COMMIT may only stand "
-                    "around the whole file.",
-                    at=wrong.start,
-                )
+                message = f"{wrong.kind} inside a migration: a file is one transaction"
+                raise self.error(message, *self._without_frames(), at=wrong.start)
             elif found.kind in kinds.NOT_IN_TRANSACTION:
                 advice = ["Put this on a line at the top: -- migrate: no-transaction"]
-                if "INDEX CONCURRENTLY" in found.kind:
+                if opening and not closing:
+                    advice.append(f"And end the BEGIN above with a COMMIT before {found.kind}.")
+                elif "INDEX CONCURRENTLY" in found.kind:
                     advice.append("It is best alone in its own file.")
                 message = f"{found.kind} cannot run in a transaction"
                 raise self.error(message, *advice, at=found.start)
@@ -302,6 +300,21 @@ class Script:
             )
         passed = frozenset(s.start for s in (opening, closing, *leading) if s)
         return _Frame(kinds.modes(self.sql(opening)) if opening else b"", tuple(leading), passed)
+
+    def _without_frames(self) -> tuple[str, ...]:
+        """Return what makes a file with transactions of its own one that runs, in one step."""
+        try:
+            for _unit in self.units():
+                pass
+        except ScriptError:
+            return (
+                "Delete every BEGIN, COMMIT and ROLLBACK in it; or put this on a line at the top, "
+                "-- migrate: no-transaction, and close each BEGIN with a COMMIT.",
+            )
+        return (
+            "To keep its transactions, put this on a line at the top: -- migrate: no-transaction",
+            "To make it one, delete every BEGIN and COMMIT in it.",
+        )
 
     def _commands(self) -> Iterator[Statement]:
         """Yield what is sent to the server; raise for what cannot be."""

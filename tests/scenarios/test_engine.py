@@ -857,12 +857,21 @@ def test_an_interrupt_names_ten_files_and_counts_the_others(project: Project) ->
 
 
 @pytest.mark.parametrize("text", ["", "-- nothing\n", "/* nothing */", "\n;;\n"])
-def test_an_empty_file_is_executed_and_recorded(project: Project, text: str) -> None:
+def test_a_file_without_a_statement_stays_pending_so_that_it_can_be_written(
+    project: Project, text: str
+) -> None:
     project.write("001_x.sql", text)
     project.write("002_x.sql", "-- migrate: no-transaction\n" + text)
+    project.write("003_x.sql", "CREATE TABLE t (id int);")
     done = project.invoke("db.migrate-run")
     assert done.returncode == 0, done.output
-    assert project.executed() == ["001_x.sql", "002_x.sql"]
+    assert "because 001_x.sql, 002_x.sql hold no statement yet" in done.stdout
+    assert project.executed() == ["003_x.sql"]
+    assert project.invoke("db.status", "--check").returncode == 3
+    for name in ("001_x.sql", "002_x.sql"):
+        project.write(name, f"CREATE TABLE t{name[2]} (id int);")
+    assert project.invoke("db.migrate-run").returncode == 0
+    assert project.executed() == ["003_x.sql", "001_x.sql", "002_x.sql"]
 
 
 # 12. Watching

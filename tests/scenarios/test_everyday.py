@@ -287,12 +287,14 @@ def test_plan_shows_the_files_in_order_with_their_statements(project: Project) -
         {
             "event": "row",
             "filename": "003_x.sql",
+            "state": "pending",
             "runs": "in a transaction",
             "statements": "CREATE TABLE, CREATE INDEX ×2",
         },
         {
             "event": "row",
             "filename": "004_i.sql",
+            "state": "pending",
             "runs": "no transaction",
             "statements": "CREATE INDEX CONCURRENTLY",
         },
@@ -315,7 +317,7 @@ def test_plan_shows_every_file_that_would_be_refused(project: Project) -> None:
     assert done.returncode == 2
     assert "migrations/001_a.sql:1:1: VACUUM cannot run in a transaction" in done.stderr
     assert "migrations/003_c.sql:1:8: this quote is not closed" in done.stderr
-    assert len(re.findall(r"^00._..sql +refused", done.stdout, re.MULTILINE)) == 2
+    assert len(re.findall(r"^00._..sql +pending +refused", done.stdout, re.MULTILINE)) == 2
 
 
 def test_plan_refuses_a_changed_file_as_migrate_does(project: Project) -> None:
@@ -352,9 +354,12 @@ def test_new_keeps_the_width_of_the_numbers_that_are_there(project: Project) -> 
     assert project.invoke("db.new", "y").stdout == "migrations/00008_y.sql\n"
 
 
-def test_what_new_writes_runs_as_it_is(project: Project) -> None:
-    assert project.invoke("db.new", "first").returncode == 0
-    assert project.invoke("db.new", "second", "--no-transaction").returncode == 0
+def test_what_new_writes_is_ready_for_a_statement(project: Project) -> None:
+    for options in (["first"], ["second", "--no-transaction"]):
+        path = project.folder / project.invoke("db.new", *options).stdout.strip()
+        assert "holds no statement yet" in project.invoke("db.plan").stdout
+        with path.open("a") as file:
+            file.write("SELECT 1;\n")
     done = project.invoke("db.plan", "--json")
     runs = [row["runs"] for row in lines(done.stdout, "row")]
     assert runs[-2:] == ["in a transaction", "no transaction"]

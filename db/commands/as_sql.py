@@ -1,0 +1,125 @@
+"""What a run would send, as a script that people read, and psql runs to the same end."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+from psycopg import sql
+
+from ..engine import ledger
+from ..engine.survey import Survey
+from ..errors import MigrationsError
+from ..events import Connected, Event, Note
+from ..files.folder import Migration
+from ..server.watch import author
+from ..settings import Settings
+from ..sql.script import Script, Statement
+from .opened import Cell, Screen
+
+_RECORD = "INSERT INTO {table} (filename, checksum, executed_by) VALUES ({row});\n"
+
+
+class Comments:
+    """A screen whose events are comments in the script."""
+
+    def __init__(self, out: TextIO, errors: Screen) -> None:
+        self._out, self._errors = out, errors
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, Connected):
+            self._line(str(event))
+        elif isinstance(event, Note):
+            about = f"{event.filename}: " if event.filename else ""
+            self._line(f"{event.level}: {about}{event.message}")
+
+    def error(self, error: MigrationsError) -> None:
+        self._errors.error(error)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        self._errors.table(columns, rows)
+
+    def _line(self, text: str) -> None:
+        self._out.write(f"-- {' '.join(text.split())}\n")
+
+
+def pieces(found: Survey, settings: Settings) -> Iterator[str]:
+    """Yield the script: the ledger if it is missing, then file by file."""
+    yield "\\set ON_ERROR_STOP on\n"
+    if found.todo and not found.ledger.exists:
+        yield f"\n-- the ledger\n\n{ledger.dumped(found.ledger, ()).replace('RESET ROLE;', '')}"
+    for migration in found.todo:
+        with Script.open(migration.path, migration.shown) as script:
+            yield f"\n-- {' '.join(migration.shown.split())}\n\n"
+            if script.directives.transaction:
+                yield from _transaction(script, migration, found, settings)
+            else:
+                yield from _units(script, migration, found, settings)
+
+
+def _transaction(
+    script: Script, migration: Migration, found: Survey, settings: Settings
+) -> Iterator[str]:
+    yield _begin(script.modes)
+    yield from _limits(script, settings, "SET LOCAL")
+    for statement in script.leading:
+        yield from _sent(script, statement)
+    yield _recorded(found, migration, script)
+    yield from _role(settings, "SET LOCAL ROLE")
+    for statement in script.body():
+        yield from _sent(script, statement)
+    yield "RESET ROLE;\nCOMMIT;\nDISCARD ALL;\n"
+
+
+def _units(
+    script: Script, migration: Migration, found: Survey, settings: Settings
+) -> Iterator[str]:
+    finished = {row.unit for row in found.progress.get(migration.filename, ()) if row.finished}
+    for number, unit in enumerate(script.units()):
+        if number in finished:
+            yield f"-- statement {number + 1} is executed already\n"
+            continue
+        if unit.transactional:
+            yield _begin(unit.modes)
+            yield from _limits(script, settings, "SET LOCAL")
+        yield from _role(settings, "SET ROLE")
+        for statement in unit.statements:
+            yield from _sent(script, statement)
+        yield "RESET ROLE;\n" if settings.role else ""
+        yield "COMMIT;\n" if unit.transactional else ""
+    yield _recorded(found, migration, script)
+    yield "DISCARD ALL;\n"
+
+
+def _begin(modes: bytes) -> str:
+    return f"{' '.join(filter(None, ('BEGIN', modes.decode())))};\n"
+
+
+def _limits(script: Script, settings: Settings, how: str) -> Iterator[str]:
+    own = script.directives
+    lock = settings.lock_timeout_ms if own.lock_timeout_ms is None else own.lock_timeout_ms
+    yield f"{how} lock_timeout = '{lock}ms';\n"
+    if own.statement_timeout_ms is not None:
+        yield f"{how} statement_timeout = '{own.statement_timeout_ms}ms';\n"
+
+
+def _role(settings: Settings, how: str) -> Iterator[str]:
+    if settings.role:
+        yield f"{how} {sql.Identifier(settings.role).as_string(None)};\n"
+
+
+def _recorded(found: Survey, migration: Migration, script: Script) -> str:
+    row = (migration.filename, script.checksum, f"{author()} (db.plan --sql)")
+    values = sql.SQL(", ").join(map(sql.Literal, row)).as_string(None)
+    table = found.ledger.compose("{table}").decode()
+    return _RECORD.format(table=table, row=values)
+
+
+def _sent(script: Script, statement: Statement) -> Iterator[str]:
+    text = script.sql(statement).decode()
+    # A comment at the end of a statement would take the ; for its own.
+    yield f"{text}\n;\n" if "--" in text.rpartition("\n")[2] else f"{text};\n"
+    if statement.data:
+        yield from codecs.iterdecode(script.chunks(statement.data), "utf-8")
+        yield "\\.\n"
