@@ -41,6 +41,7 @@ class Proxy:
         self.flowing.set()
         self._links: set[_Link] = set()
         self._budget: dict[str, int] = {}
+        self._unwanted, self._times = b"", 0
         self._listener: socket.socket | None = None
         self._accepting: threading.Thread | None = None
         self.port = 0
@@ -73,6 +74,11 @@ class Proxy:
         wanted = {"up": up, "down": down}
         with self.lock:
             self._budget = {side: n for side, n in wanted.items() if n is not None}
+
+    def cut_before(self, text: bytes, times: int = 1) -> None:
+        """Break every link in place of what a client sends with this text in it, so many times."""
+        with self.lock:
+            self._unwanted, self._times = text, times
 
     def hang(self) -> None:
         """Forward nothing more, and close nothing: a link that swallows packets."""
@@ -137,6 +143,13 @@ class Proxy:
                 return None
             self._budget[side] = max(left - size, 0)
             return min(left, size) if left <= size else None
+
+    def refuses(self, side: str, data: bytes) -> bool:
+        """Return whether this is what the links are to be broken before."""
+        with self.lock:
+            refused = side == "up" and self._times > 0 and self._unwanted in data
+            self._times -= refused
+            return refused
 
     def forget(self, link: _Link) -> None:
         with self.lock:
@@ -259,6 +272,9 @@ class _Link:
                 continue
             if not data:
                 break
+            if self.proxy.refuses(side, data):
+                self.proxy.cut()
+                return
             limit = self.proxy.allowed(side, len(data))
             passed = data[:limit]
             with self.proxy.lock:

@@ -72,7 +72,7 @@ def explain(
 
 
 def _missing_extension(said: Diagnostic) -> list[str]:
-    missing = re.search(r'"([\w-]+)"', said.message)
+    missing = re.search(r'"(?:.*/)?([\w-]+)(?:\.control)?"', said.message)  # 13 names the file
     if said.sqlstate not in ("0A000", "58P01") or not missing or "extension" not in said.message:
         return []
     return [

@@ -61,6 +61,12 @@ def scalar(project: Project, query: str) -> object:
     return row[0] if row else None
 
 
+def version(project: Project) -> int:
+    """Return the server's major version."""
+    with project.cluster.connect() as conn:
+        return conn.info.server_version // 10_000
+
+
 def valid(project: Project, index: str) -> object:
     return scalar(
         project, f"SELECT indisvalid FROM pg_index WHERE indexrelid = '{index}'::regclass"
@@ -417,7 +423,7 @@ def test_a_run_cut_off_while_it_builds_an_index_is_finished_by_the_next(
         process.send_signal(blow)
         process.wait(30)
         assert process.returncode == (-blow if blow == signal.SIGKILL else 128 + blow)
-        if blow == signal.SIGKILL:
+        if blow == signal.SIGKILL and version(project) >= 14:  # 13 does not notice
             wait_for(lambda: not running(project, "CREATE INDEX CONCURRENTLY")(), 60)
         writer.commit()
     assert project.executed() == []
@@ -552,7 +558,10 @@ def test_a_pg_dump_runs_as_it_is(project: Project, binaries: Path) -> None:
     )
     project.cluster.drop_database(source)
     assert b"COPY public.dumped" in dump.stdout
-    project.write("001_dump.sql", dump.stdout)
+    text = dump.stdout
+    if version(project) < 17:  # the pg_dump of a newer one may have written it
+        text = text.replace(b"SET transaction_timeout = 0;\n", b"")
+    project.write("001_dump.sql", text)
     project.write("002_after.sql", "CREATE TABLE after_it (id int);")
     done = project.invoke("db.migrate-run")
     assert done.returncode == 0, done.output
@@ -708,12 +717,14 @@ def test_a_link_cut_anywhere_neither_repeats_nor_skips(
 
 
 def test_the_server_notices_that_its_client_is_gone(project: Project) -> None:
-    project.write("001_slow.sql", "SELECT pg_sleep(600);")
+    """From PostgreSQL 14 on; before that it does when the statement has come to its end."""
+    seconds = 600 if version(project) >= 14 else 15
+    project.write("001_slow.sql", f"SELECT pg_sleep({seconds});")
     process = project.popen("db.migrate-run")
     wait_for(running(project, "pg_sleep"))
     process.kill()
     process.wait()
-    wait_for(lambda: not running(project, "pg_sleep(600)")(), 30)
+    wait_for(lambda: not running(project, "pg_sleep")(), 30)
 
 
 def test_the_server_notices_that_the_machine_of_its_client_is_gone(project: Project) -> None:
