@@ -10,17 +10,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import migrate
+    from .api import baseline, migrate, plan, rollback, status, verify
     from .settings import Settings
 
-__all__ = ["Settings", "errors", "events", "migrate"]
+__all__ = [
+    "Settings",
+    "baseline",
+    "errors",
+    "events",
+    "migrate",
+    "plan",
+    "rollback",
+    "status",
+    "verify",
+]
+_API = {"baseline", "migrate", "plan", "rollback", "status", "verify"}
 
 
 def __getattr__(name: str) -> Any:
     # Lazily (PEP 562): `invoke --list` must not pay for psycopg.
     from importlib import import_module
 
-    homes = {"migrate": ".api", "Settings": ".settings"}
+    homes = {**dict.fromkeys(_API, ".api"), "Settings": ".settings"}
     if name in homes:
         return getattr(import_module(homes[name], __name__), name)
     if name in ("errors", "events"):

@@ -1,39 +1,156 @@
-"""The same from a program or a test."""
+"""The same from a program or a test: records instead of lines, and nothing is asked.
+
+Each function takes a URL (libpq's, or `embedded:PATH`) and the folder of the migrations, or
+`Settings`, which say both. The environment is not read. `settings` are MIGRATIONS_… values as in
+.env, such as `{"MIGRATIONS_TABLE": "ops.migrations"}`; relative paths are relative to the working
+directory. `on_event` is called with each event of `db.events`. An error is one of `db.errors`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from .commands import baseline as _baseline
+from .commands import plan as _plan
+from .commands import rollback as _rollback
+from .commands import status as _status
+from .commands import verify as _verify
+from .commands.opened import Cell, drive
+from .commands.plan import Step
 from .engine.runner import Run
+from .errors import MigrationsError
 from .events import Event
-from .files.plan import Goal
+from .files.plan import Entry, Goal
 from .server import connection
-from .settings import from_values
+from .settings import Settings
+
+OnEvent = Callable[[Event], None]
 
 
 def migrate(
-    url: str,
-    folder: str | Path,
+    url: str | Settings,
+    folder: str | Path | None = None,
     *,
     schema: str | Path | None = None,
+    to: str = "",
     settings: Mapping[str, str] | None = None,
-    on_event: Callable[[Event], None] | None = None,
+    on_event: OnEvent | None = None,
 ) -> list[str]:
-    """Run every pending migration of `folder`, and return the files that were executed.
+    """Run every pending migration, or those up `to` one, and return the executed files.
 
-    `url` is libpq's, or `embedded:PATH`. With `schema`, that base schema is loaded first into an
-    empty database, which is created if it is missing. `settings` are MIGRATIONS_… values as in
-    .env; the environment is not read. `on_event` is called with each event of `db.events`.
-    Raise an error of `db.errors` if it cannot be done.
+    With a base `schema`, it is loaded first into an empty database, which is created if it is
+    missing. The process may be stopped by KeyboardInterrupt, which becomes `errors.Interrupted`.
     """
-    values = {**(settings or {}), "MIGRATIONS_DIR": str(Path(folder).absolute())}
-    if schema is not None:
-        values["MIGRATIONS_SCHEMA"] = str(Path(schema).absolute())
-    chosen = from_values(values, url, root=Path.cwd())
+    chosen, screen = _settings(url, folder, schema, settings), _Listener(on_event)
     with connection.target(chosen) as target:
-        run = Run(target, chosen, Goal(schema=schema is not None))
-        for event in run.events():
-            if on_event is not None:
-                on_event(event)
+        run = Run(target, chosen, Goal(schema=_has_schema(url, schema), to=to))
+        drive(run.events(), screen)
         return run.executed
+
+
+def status(
+    url: str | Settings,
+    folder: str | Path | None = None,
+    *,
+    settings: Mapping[str, str] | None = None,
+    on_event: OnEvent | None = None,
+) -> tuple[Entry, ...]:
+    """Return every file and its state, in their order. Nothing is written."""
+    return _status.look(_settings(url, folder, None, settings), _Listener(on_event)).entries
+
+
+def plan(
+    url: str | Settings,
+    folder: str | Path | None = None,
+    *,
+    schema: str | Path | None = None,
+    to: str = "",
+    only: str = "",
+    settings: Mapping[str, str] | None = None,
+    on_event: OnEvent | None = None,
+) -> tuple[Step, ...]:
+    """Return what `migrate` would do, in order; `only`: what one file would. Nothing is written.
+
+    A file that would be refused has its reason in `refused`.
+    """
+    chosen = _settings(url, folder, schema, settings)
+    goal = Goal(schema=_has_schema(url, schema) and not only, only=only, to=to)
+    return _plan.plan(chosen, _Listener(on_event), goal).steps
+
+
+def verify(
+    url: str | Settings,
+    folder: str | Path | None = None,
+    *,
+    settings: Mapping[str, str] | None = None,
+    on_event: OnEvent | None = None,
+) -> tuple[Entry, ...]:
+    """Return the executed files that have changed since, or are missing. Nothing is written."""
+    return _verify.compare(_settings(url, folder, None, settings), _Listener(on_event)).wrong
+
+
+def rollback(
+    url: str | Settings,
+    folder: str | Path | None = None,
+    *,
+    steps: int = 1,
+    to: str = "",
+    settings: Mapping[str, str] | None = None,
+    on_event: OnEvent | None = None,
+) -> list[str]:
+    """Undo the latest `steps` files, or all executed after `to`, and return them, newest first."""
+    chosen = _settings(url, folder, None, settings)
+    return _rollback.rollback(chosen, _Listener(on_event), _agreed, steps, to)
+
+
+def baseline(
+    url: str | Settings,
+    folder: str | Path | None = None,
+    *,
+    schema: str | Path | None = None,
+    to: str = "",
+    settings: Mapping[str, str] | None = None,
+    on_event: OnEvent | None = None,
+) -> list[str]:
+    """Record files, up `to` one, as executed without running them, and return what was recorded."""
+    chosen = _settings(url, folder, schema, settings)
+    return _baseline.baseline(chosen, _Listener(on_event), _agreed, to)
+
+
+class _Listener:
+    """A screen that shows events to a function, and no tables: records are returned."""
+
+    def __init__(self, on_event: OnEvent | None) -> None:
+        self._on_event = on_event
+
+    def event(self, event: Event) -> None:
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def error(self, error: MigrationsError) -> None:
+        raise error
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        pass
+
+
+def _agreed(question: str) -> None:
+    """Agree: who calls the function has decided."""
+
+
+def _has_schema(url: str | Settings, schema: str | Path | None) -> bool:
+    return url.schema.is_file() if isinstance(url, Settings) else schema is not None
+
+
+def _settings(
+    url: str | Settings,
+    folder: str | Path | None,
+    schema: str | Path | None,
+    values: Mapping[str, str] | None,
+) -> Settings:
+    if isinstance(url, Settings):
+        if folder is not None or schema is not None or values is not None:
+            raise TypeError("Settings say the folder, the schema and all else already")
+        return url
+    return Settings.of(url, folder or "migrations", schema=schema, values=values)

@@ -41,6 +41,25 @@ class Settings:
     sync_each: bool = False
     guard: bool = True
 
+    @classmethod
+    def of(
+        cls,
+        url: str,
+        folder: str | Path = "migrations",
+        *,
+        schema: str | Path | None = None,
+        values: Mapping[str, str] | None = None,
+    ) -> Settings:
+        """Return the settings of a program: a URL (libpq's, or `embedded:PATH`) and a folder.
+
+        `schema` is the base schema's file, if there is one. `values` are MIGRATIONS_… settings as
+        in .env; the environment is not read. Raise `SettingsError` for what is not understood.
+        """
+        # The null device is no file, so there is no base schema.
+        base = Path(os.devnull if schema is None else schema).absolute()
+        given = {"MIGRATIONS_DIR": str(Path(folder).absolute()), "MIGRATIONS_SCHEMA": str(base)}
+        return from_values({**(values or {}), **given}, url, root=Path.cwd())
+
     def shown(self, path: Path) -> str:
         """Return the path as people type it: relative to the project where it is inside."""
         return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)

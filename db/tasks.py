@@ -14,7 +14,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from .errors import Interrupted, MigrationsError, SettingsError
-from .events import Connected, Note
+from .events import Note
 from .files.plan import Goal
 from .screen import report as screen
 
@@ -74,13 +74,11 @@ def _run(report: screen.Report, goal: Goal) -> None:
         _show(report, Run(target, settings, goal))
 
 
-def _show(report: screen.Report, run: Run, *, named: bool = False) -> None:
-    """Show a run; its target only if it was not `named` before."""
+def _show(report: screen.Report, run: Run) -> None:
     events = run.events()
     try:
         for event in events:
-            if not (named and isinstance(event, Connected)):
-                report.event(event)
+            report.event(event)
     except KeyboardInterrupt as stop:
         events.throw(stop)  # it says what stands
 
@@ -300,26 +298,10 @@ def rollback(
     it is pending again then. If a companion is missing, nothing runs.
     """
     with _reporting(c, json) as report:
-        from .commands import opened
-        from .engine import rollback as backwards
-        from .engine import survey
-        from .server import connection
+        from .commands import rollback as command
         from .settings import read
 
-        if steps < 1 or (to and steps > 1):
-            raise SettingsError("Say how far: --steps with 1 or more, or --to with a file.")
-        settings = read()
-        with connection.target(settings) as target:  # one for both, should it be embedded
-            with opened.reading(settings, report) as conn:
-                executed = survey.stand(conn, settings).executed
-            downs = backwards.companions(executed, settings, steps, _given("--to", to))
-            if not downs:
-                report.event(Note("nothing to roll back"))
-                return
-            report.table(("filename", "undone_by"), backwards.shown(downs))
-            last = backwards.undone(downs[-1].filename)
-            _asking(yes, json)(f"Undo {f'these {len(downs)} files' if downs[1:] else last}?")
-            _show(report, backwards.Rollback(target, settings, downs), named=True)
+        command.rollback(read(), report, _asking(yes, json), steps, _given("--to", to))
 
 
 @task(help={"file": "where to; MIGRATIONS_SCHEMA (db/schema.sql) unless given", **_JSON})

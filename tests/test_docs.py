@@ -203,7 +203,7 @@ def test_the_python_of_the_readme_runs(
 ) -> None:
     with_the_first_migration(project)
     monkeypatch.chdir(project.folder)
-    (block,) = blocks("README.md", "python")
+    block, records = blocks("README.md", "python")
     url = "postgresql://deploy@localhost/whatsapp"
     assert url in block
     found: dict[str, object] = {}
@@ -212,6 +212,10 @@ def test_the_python_of_the_readme_runs(
     project.write("002_x.sql", "SELECT nonsense;")
     exec(block.replace(url, project.url), found)
     assert capsys.readouterr().out.startswith("migrations/002_x.sql:1:8 42703 Rolled")
+    project.write("003_x.sql", "VACUUM;")
+    exec(records.replace(url, project.url), found)
+    assert "002_x.sql pending\n003_x.sql pending\n" in capsys.readouterr().out
+    assert found["refused"] == ["003_x.sql"]
 
 
 # Tables

@@ -22,15 +22,8 @@ FLOORS = {
         *("runner", "rollback"),
     ],
     "commands": [
-        "opened",
-        "status",
-        "as_sql",
-        "plan",
-        "verify",
-        "baseline",
-        "repair",
-        "database",
-        "dump",
+        *("opened", "status", "as_sql", "plan", "verify"),
+        *("baseline", "repair", "rollback", "database", "dump"),
     ],
 }
 ORDER = [f"{floor}.{room}".strip(".") for floor, rooms in FLOORS.items() for room in rooms]

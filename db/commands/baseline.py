@@ -14,8 +14,8 @@ from ..settings import Settings
 from .opened import Confirm, Screen, changing, connected, read_only
 
 
-def baseline(settings: Settings, screen: Screen, confirm: Confirm, to: str) -> None:
-    """Record files, the base schema first, as executed without running them.
+def baseline(settings: Settings, screen: Screen, confirm: Confirm, to: str) -> list[str]:
+    """Record files, the base schema first, as executed without running them, and return them.
 
     Only what is missing in the ledger is added; rows that it has stay as they are.
     """
@@ -33,10 +33,11 @@ def baseline(settings: Settings, screen: Screen, confirm: Confirm, to: str) -> N
         missing = [m for m in wanted if m.filename not in found.executed]
         if not missing:
             screen.event(Note(f"nothing to record; in the ledger already: {len(wanted)}"))
-            return
+            return []
         screen.table(("filename", "change"), [(m.filename, "recorded, not run") for m in missing])
         confirm(f"Record {len(missing)} as executed in {server.connected}?")
         with changing(target, conn, server, settings, found) as book:
             rows = [(m.filename, m.checksum) for m in missing]
             ledger.record(conn, book, rows, f"{author()} (db.baseline)")
         screen.event(Note(f"recorded as executed: {len(missing)}"))
+        return [m.filename for m in missing]

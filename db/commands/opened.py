@@ -38,14 +38,25 @@ class Screen(Protocol):
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None: ...
 
 
-def drive(events: Generator[Event, None, T], screen: Screen) -> T:
-    """Show the events, and return what they come to."""
+def drive(
+    events: Generator[Event, None, T], screen: Screen, shown: Callable[[Event], bool] | None = None
+) -> T:
+    """Show the events, or those that are to be `shown`, and return what they come to.
+
+    A KeyboardInterrupt while one is being shown is thrown into them: they know what stands.
+    """
     while True:
         try:
-            screen.event(next(events))
+            event = next(events)
         except StopIteration as done:
             value: T = done.value
             return value
+        try:
+            if shown is None or shown(event):
+                screen.event(event)
+        except KeyboardInterrupt as stop:
+            events.throw(stop)
+            raise
 
 
 @contextmanager

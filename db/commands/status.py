@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 from ..engine import ledger
 from ..engine.survey import Survey, base_schema, stand
@@ -18,13 +19,26 @@ from .opened import Screen, reading
 COLUMNS = ("filename", "state", "executed_at", "duration_ms", "executed_by")
 
 
-def status(settings: Settings, screen: Screen, *, check: bool) -> None:
-    """Show every file and its state; with `check`, raise `CheckFailed` unless all are executed."""
+class Standing(NamedTuple):
+    """Every file, the base schema first, and the plan that tells what to do about them."""
+
+    entries: tuple[Entry, ...]
+    plan: Plan
+
+
+def look(settings: Settings, screen: Screen) -> Standing:
+    """Return every file and its state."""
     with reading(settings, screen) as conn:
         found = stand(conn, settings)
-        entries = [*_schema_entry(conn, settings, found), *found.plan.entries]
+        entries = (*_schema_entry(conn, settings, found), *found.plan.entries)
     for note in found.plan.notes:
         screen.event(note)
+    return Standing(entries, found.plan)
+
+
+def status(settings: Settings, screen: Screen, *, check: bool) -> None:
+    """Show every file and its state; with `check`, raise `CheckFailed` unless all are executed."""
+    entries, plan = look(settings, screen)
     if entries:
         rows = [e.executed or Executed(e.filename, None) for e in entries]
         screen.table(
@@ -42,7 +56,7 @@ def status(settings: Settings, screen: Screen, *, check: bool) -> None:
     if entries:
         screen.event(Note(totals))
     if check and counted.keys() - {"executed"}:
-        raise CheckFailed(f"Not everything is executed: {totals}.", *advice(found.plan))
+        raise CheckFailed(f"Not everything is executed: {totals}.", *advice(plan))
 
 
 def _schema_entry(conn: Connection, settings: Settings, found: Survey) -> list[Entry]:
