@@ -5,7 +5,8 @@
     ├── ConnectionFailed        no connection, or not to a server we can use   exit 2
     ├── FilesError              the folder or a file, before anything ran      exit 2
     │   ├── ScriptError         ... at one place in one file                   exit 2
-    │   └── Refused             ... several files, each with its reason        exit 2
+    │   ├── Refused             ... several files, each with its reason        exit 2
+    │   └── FileChanged         ... is not what it was, while it is read       exit 2
     ├── LedgerError             the database is not in a state we can go on    exit 2
     ├── StatementFailed         the server refused a statement                 exit 1
     ├── ConnectionLost          the connection broke and did not come back     exit 1
@@ -140,6 +141,10 @@ def refuse(refusals: Sequence[FilesError], state: str, more: str) -> None:
         wanted[each.advice] = wanted.get(each.advice, 0) + 1
     advice = [f"In {n}: {' '.join(lines)}" for lines, n in wanted.items() if lines][:SHOWN]
     raise Refused(refusals, state, *advice, f"All of them: invoke {more}")
+
+
+class FileChanged(FilesError):
+    """A file was cut off or written to while it was read, so it is another text by now."""
 
 
 class LedgerError(MigrationsError):

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "db"
 # From the ground up. A room imports from the floors below its own, or beside it to the left.
 FLOORS = {
     "": ["errors", "events", "settings"],
-    "sql": ["checksum", "kinds", "script"],
+    "sql": ["checksum", "kinds", "source", "positions", "lexer", "script"],
     "files": ["folder", "plan", "new", "lint"],
     "server": ["embedded", "connection", "local", "pipeline", "watch", "programs"],
     "engine": [

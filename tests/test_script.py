@@ -14,7 +14,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from db.errors import FilesError, ScriptError
-from db.sql import checksum
+from db.sql import checksum, lexer
 from db.sql.kinds import NOT_IN_TRANSACTION, IndexTarget, concurrent_index
 from db.sql.script import Directives, Script
 
@@ -122,7 +122,7 @@ def test_copy_data_end_at_their_own_line(line: str, end: str | None, rows: str) 
     (found,) = script.statements()
     assert found.kind == "COPY FROM STDIN"
     assert found.data is not None
-    assert b"".join(script.chunks(found.data, 3)) == rows.replace("\n", line).encode()
+    assert b"".join(script.chunks(found.data)) == rows.replace("\n", line).encode()
 
 
 @pytest.mark.parametrize(
@@ -352,6 +352,22 @@ REFUSED = {
     "empty directive": ("-- migrate:", "1:1", "Known are"),
     "late directive": ("SELECT 1;\n  -- migrate: no-transaction", "2:3", "top of the file"),
     "directive in a statement": ("SELECT 1\n-- migrate: no-transaction", "2:1", "top of the file"),
+    "outside in a transaction": (
+        "SELECT 1;\n-- migrate: outside\nSELECT 2",
+        "2:1",
+        "no-transaction",
+    ),
+    "outside at the top of one": ("-- migrate: outside\nSELECT 2", "1:1", "no-transaction"),
+    "outside in a block": (f"{OUTSIDE}BEGIN;\n-- migrate: outside\nSELECT 1; END", "3:1", "block"),
+    "outside of a block": (f"{OUTSIDE}-- migrate: outside\nBEGIN; SELECT 1; END", "2:1", "block"),
+    "outside at the end": (f"{OUTSIDE}SELECT 1;\n-- migrate: outside\n", "3:1", "no statement"),
+    "outside behind": (f"{OUTSIDE}SELECT 1; -- migrate: outside\nSELECT 2", "2:11", "of its own"),
+    "outside, inside": (f"{OUTSIDE}SELECT 1\n-- migrate: outside\n+ 2", "3:1", "top of the file"),
+    "outside, and more": (
+        f"{OUTSIDE}SELECT 1;\n-- migrate: outside, lock-timeout=1s\nSELECT 2",
+        "3:1",
+        "top of the",
+    ),
     "dbmate up": ("-- migrate:up\nSELECT 1", "1:1", "Delete this line"),
     "dbmate option": ("-- migrate:up transaction:false", "1:1", "-- migrate: no-transaction"),
     "dbmate down": ("SELECT 1;\n-- migrate:down\nx", "2:1", ".down.sql"),
@@ -445,6 +461,22 @@ def test_a_no_transaction_file_is_run_in_units() -> None:
         (b"SELECT 3", True, b""),
         (b"CREATE SUBSCRIPTION s", False, b""),
     ]
+
+
+def test_a_statement_says_that_it_runs_outside_a_transaction() -> None:
+    text = (
+        "-- migrate: outside\n-- x\nSELECT f();\nSELECT 1; -- x\n\n--MIGRATE: Outside\nSELECT g();"
+    )
+    script = Script(f"{OUTSIDE}{text} SELECT 2".encode())
+    script.check()
+    units = [(script.sql(u.statements[0]), u.transactional) for u in script.units()]
+    assert units == [
+        (b"SELECT f()", False),
+        (b"SELECT 1", True),
+        (b"SELECT g()", False),
+        (b"SELECT 2", True),
+    ]
+    assert script.directives == Directives(transaction=False)
 
 
 def test_quoted_text_that_looks_like_a_directive_is_left_alone() -> None:
@@ -617,6 +649,36 @@ def test_no_mutation_makes_it_crash_or_lose_a_byte(data: st.DataObject) -> None:
     text = "\n".join(f"{t};" for t in (*KINDS, *(t for t, _ in SPLIT.values()))).encode()
     a, b, c = (data.draw(st.integers(0, len(text))) for _ in "abc")
     whole(text[:a] + text[b:c] + text[a : a + 500])
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    st.one_of(
+        st.lists(st.sampled_from(PARTS), max_size=12).map("".join),
+        st.lists(st.sampled_from([t for t, _ in SPLIT.values()]), max_size=4).map(";\n".join),
+    ),
+    st.integers(6, 40),
+)
+@example("SELECT 1; -- +goose Up\nSELECT 2", 10)
+@example("-- migrate: lock-timeout=2s\n-- migrate: outside\nSELECT 1;\n-- migrate: outside\nx", 7)
+def test_a_text_that_comes_in_windows_is_split_as_one_that_comes_whole(
+    text: str, size: int
+) -> None:
+    whole, pieces = outcome(text), pytest.MonkeyPatch()
+    with pieces.context() as patch:
+        patch.setattr(lexer, "BLOCK", size)
+        assert outcome(text) == whole
+
+
+def outcome(text: str) -> list[object]:
+    """Return all there is to know of a text, up to the first error."""
+    script, found = Script(text.encode()), list[object]()
+    try:
+        found.append(script.directives)
+        found.extend(script.statements())
+    except ScriptError as error:
+        found.append(str(error))
+    return found
 
 
 def whole(text: bytes) -> None:

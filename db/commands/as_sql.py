@@ -15,7 +15,8 @@ from ..events import Connected, Event, Note
 from ..files.folder import Migration
 from ..server.watch import author
 from ..settings import Settings
-from ..sql.script import Script, Statement
+from ..sql.lexer import Statement
+from ..sql.script import Script
 from .opened import Cell, Screen
 
 _RECORD = "INSERT INTO {table} (filename, checksum, executed_by) VALUES ({row});\n"

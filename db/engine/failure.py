@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-from ..errors import Diagnostic, MigrationsError, StatementFailed
+from ..errors import Diagnostic, FileChanged, MigrationsError, StatementFailed
 from ..events import Blocker
 from ..server.pipeline import CommandFailed
-from ..sql.script import Statement
+from ..sql.lexer import Statement
+from ..sql.script import Script
 from .session import Running
 
 # What to do about a SQLSTATE, where the server's own hint does not say it.
@@ -32,6 +33,10 @@ _ADVICE = {
     "53200": "The server is out of memory or of locks: see max_locks_per_transaction.",
 }
 
+# The server's "COPY t, line 3, column a: "x"", in any language.
+_ROW = r"(?m)^COPY .+?, [^\d,]+(\d+)(?:, [^\d,]+ \S+: \"(.*)\"$)?"
+_LINE = 10_000  # bytes of a row in which its value is looked for
+
 
 def explain(
     failed: CommandFailed,
@@ -49,14 +54,17 @@ def explain(
         advice.append("End that session, or wait longer for it: MIGRATIONS_LOCK_WAIT=30min")
         advice.append(f"Then: invoke {command}")
     else:
-        advice += [_ADVICE[said.sqlstate]] if said.sqlstate in _ADVICE else []
+        advice += _known(said, running, failed.command.statement)
         advice += _missing_extension(said)
         advice.append(f"Fix the file, then: invoke {command}")
     location, excerpt = None, ""
     found = failed.command.statement
     if isinstance(found, Statement):
-        offset = script.offset(found, said.position) if said.position else found.start
-        location, excerpt = script.location(offset), script.excerpt(offset)
+        try:
+            offset = _place(said, script, found)
+            location, excerpt = script.location(offset), script.excerpt(offset)
+        except FileChanged as changed:
+            outcome = f"{changed.message} {outcome}"
     else:
         at = failed.command.sql.decode(errors="replace").strip().split("\n")[0][:60]
         outcome = f"{script.path}, at {at}: {outcome}"
@@ -69,6 +77,32 @@ def explain(
         location=location,
         excerpt=excerpt,
     )
+
+
+def _known(said: Diagnostic, running: Running, statement: object) -> list[str]:
+    """Return what is to be done about this SQLSTATE in this file, if it is known."""
+    kind = statement.kind if isinstance(statement, Statement) else ""
+    if said.sqlstate == "25001" and kind.startswith("SET"):
+        return ["Put it above all other statements of the file, or of its BEGIN … COMMIT block."]
+    if said.sqlstate in ("25001", "2D000") and not running.script.directives.transaction:
+        return [
+            "A statement that cannot run in a transaction, though its text does not show it, needs "
+            "this on the line above it: -- migrate: outside"
+        ]
+    return [_ADVICE[said.sqlstate]] if said.sqlstate in _ADVICE else []
+
+
+def _place(said: Diagnostic, script: Script, found: Statement) -> int:
+    """Return the byte that the server's error is about."""
+    if said.position:
+        return script.offset(found, said.position)
+    row = re.findall(_ROW, said.context) if found.data else []
+    if not row:
+        return found.start
+    start, end = script.data_line(found, int(row[-1][0]))
+    value = row[-1][1].encode()
+    line = b"".join(script.chunks((start, min(end, start + _LINE))))
+    return start + (line.index(value) if value and line.count(value) == 1 else 0)
 
 
 def _missing_extension(said: Diagnostic) -> list[str]:

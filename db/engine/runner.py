@@ -21,6 +21,7 @@ from psycopg.pq import ConnStatus
 from ..errors import (
     ConnectionFailed,
     ConnectionLost,
+    FileChanged,
     FilesError,
     Interrupted,
     LedgerError,
@@ -186,6 +187,8 @@ class Run:
             try:
                 yield from self._attempt(todo)
                 break
+            except FileChanged as changed:
+                raise self._changed(changed, todo) from None
             except CommandFailed as failed:
                 running = cast("Running | None", failed.command.about)
                 self._session.rollback()
@@ -358,6 +361,18 @@ class Run:
             notices=tuple(self._session.notices),
             blockers=blockers,
             command=self._goal.command,
+        )
+
+    def _changed(self, changed: FileChanged, todo: Sequence[Migration]) -> FilesError:
+        """Return the error of a file that became another one while it was sent."""
+        self._session.rollback()
+        todo = self._still(todo)
+        units = ledger.read_progress(self._session.conn, self._ledger).get(todo[0].filename, ())
+        done = sum(unit.finished for unit in units)
+        left = f"{done} of its statements stay executed" if done else "Nothing of it was executed"
+        return FilesError(
+            f"{changed.message} {left}. {self._standing(todo)}",
+            f"Leave the file as it is while it runs, then: invoke {self._goal.command}",
         )
 
     def _standing(self, todo: Sequence[Migration]) -> str:

@@ -22,7 +22,8 @@ from ..server.watch import PREFIX, Guard, Opening, author, guard_name
 from ..settings import Settings
 
 if TYPE_CHECKING:
-    from ..sql.script import Script, Statement
+    from ..sql.lexer import Statement
+    from ..sql.script import Script
 
 _SHOW_S = 2.0  # a statement that runs longer than this is worth a live line
 _SHOW_AGAIN_S = 0.9

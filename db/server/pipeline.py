@@ -11,7 +11,7 @@ from __future__ import annotations
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +30,7 @@ _GATHER_S = 0.01  # a packet a file is a wake-up a file, on both sides and for a
 _WINDOW = 8 << 20  # bytes of SQL that are sent ahead of their results
 _OVERHEAD = 200  # bytes that libpq keeps for a statement, besides its text
 _ABORT_S = 10.0
+_SILENCE_S = 1.0  # of a server that has answered a COPY before its end, and not by a notice
 
 _ROWS = 100  # of a result, at once: what a file selects is read by nobody, and must not pile up
 
@@ -119,6 +120,8 @@ class Pipeline:
         self._last_words: Diagnostic | None = None
         self._dropping: Command | None = None  # whose rows come in pieces
         self._copying = False
+        self._heard = False  # something came in, during a COPY
+        self._notices = 0
         self._poll = select.poll()
         conn.add_notice_handler(self._noticed)
 
@@ -180,16 +183,45 @@ class Pipeline:
         self._pg.exit_pipeline_mode()
         self._send_query(command)
         yield from self._until(lambda: self._copying or not self._sent)
-        for chunk in (command.copy or ()) if self._copying else ():
+        unread: MigrationsError | None = None
+        if self._copying:
+            try:
+                self._heard = False
+                done = yield from self._copy_data(command.copy or ())
+                self._pg.put_copy_end(None if done else b"the server has answered before")
+            except MigrationsError as error:  # of the file that the data are in
+                unread = error
+                self._pg.put_copy_end(b"the data cannot be read")
+            self._copying = False
+        try:
+            yield from self._until(lambda: not self._sent)
+        except CommandFailed:
+            if unread is None:
+                raise
+            self._pg.enter_pipeline_mode()
+            raise unread from None
+        self._pg.enter_pipeline_mode()
+
+    def _copy_data(self, data: Iterable[bytes]) -> Generator[None, None, bool]:
+        """Send the data of a COPY; return whether all: not if the server has refused them.
+
+        libpq keeps an error to itself until the end of the data. But what comes before then is a
+        notice, which it hands on, or an error, and after an error comes nothing more.
+        """
+        answered: float | None = None
+        for chunk in data:
             self._pg.put_copy_data(chunk)
             while self._pg.flush():
                 if not self._move(TICK_S):
                     yield None
-        if self._copying:
-            self._pg.put_copy_end()
-            self._copying = False
-        yield from self._until(lambda: not self._sent)
-        self._pg.enter_pipeline_mode()
+            self._move(0)
+            if self._heard:
+                self._heard, before = False, self._notices
+                self._pg.is_busy()  # hands notices on
+                answered = time.monotonic() if before == self._notices else None
+            if answered is not None and time.monotonic() - answered > _SILENCE_S:
+                return False
+        return True
 
     def abort(self) -> None:
         """Cancel what runs, and return when the server has stopped executing what was sent.
@@ -306,6 +338,7 @@ class Pipeline:
     def _noticed(self, said: ServerFields) -> None:
         """Keep what the server says at its end: libpq calls it a notice while no result is due."""
         words = diagnostic(said)
+        self._notices += 1
         if words.severity in _LAST or words.sqlstate in _ENDED:
             self._last_words = words
 
@@ -320,6 +353,7 @@ class Pipeline:
         self._poll.register(self._pg.socket, select.POLLIN | (select.POLLOUT if unsent else 0))
         ready = self._poll.poll(timeout_s * 1000)
         if any(event & ~select.POLLOUT for _, event in ready):
+            self._heard = True
             try:
                 self._pg.consume_input()
             except psycopg.OperationalError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -101,6 +100,24 @@ _NO_CALL = (
     "ROW|SELECT|SETS|SOME|THEN|UNION|USING|VALUES|WHEN|WHERE|WITHIN)"
 )
 
+# pg_dump writes these, and what they mean holds anyway; every other psql command is refused.
+_PASSED = re.compile(
+    rb"\\(?:restrict|unrestrict)\b|\\\.|\\set[ \t]+ON_ERROR_STOP"
+    rb"(?:[ \t]+'?(?i:on|1|true|yes)'?)?\s*$"
+)
+_INSTEAD = {
+    r"\copy": r"Write COPY … FROM stdin; with the data on the lines below it, and \. at its end.",
+    r"\i \ir \include \include_relative": "Put that SQL in a migration file of its own.",
+    r"\c \connect": "Delete the line: the database is the one that DATABASE_URL names.",
+    r"\unset": "Delete the line: psql variables are not expanded, so there is none to unset.",
+    r"\set \gset \getenv \prompt": "psql variables are not expanded: write the value "
+    "itself, or keep it in a DO block or a temporary table.",
+    r"\gexec": "Use a DO block with EXECUTE format(…).",
+    r"\if \elif \else \endif": "Use a DO block with IF … THEN … END IF.",
+    r"\g \gx \; \gdesc \watch \crosstabview": "End the statement with ; instead.",
+    r"\! \o \out \w": "Do it outside the migration: only SQL is executed.",
+}
+
 
 class IndexTarget(NamedTuple):
     """What a … INDEX CONCURRENTLY is about; names are as written, quotes included."""
@@ -122,7 +139,7 @@ class Effects(NamedTuple):
     may: frozenset[str] = frozenset()
 
 
-def kind(text: bytes | mmap.mmap, start: int = 0, end: int | None = None) -> str:
+def kind(text: bytes, start: int = 0, end: int | None = None) -> str:
     """Return the command of the statement that starts there, as PostgreSQL names it.
 
     Without an `end` it is read up to the next `;`, and a COPY is only a COPY.
@@ -141,6 +158,17 @@ def kind(text: bytes | mmap.mmap, start: int = 0, end: int | None = None) -> str
             return named or found[0].upper()
     made = _OBJECT.match(head)
     return f"{made[1]} {made[2]}".upper() if made else word
+
+
+def is_passed(sql: bytes) -> bool:
+    """Return whether a command of psql may be passed over."""
+    return bool(_PASSED.match(sql))
+
+
+def instead(command: str, otherwise: str) -> str:
+    """Return what to do instead of a command of psql."""
+    known = (advice for commands, advice in _INSTEAD.items() if command in commands.split())
+    return next(known, otherwise)
 
 
 def modes(begin: bytes) -> bytes:
@@ -230,7 +258,7 @@ def _joined(words: Iterator[bytes], many: int = _MANY) -> str:
     return b" ".join(islice(words, many)).decode(errors="replace")
 
 
-def _words(text: bytes | mmap.mmap, pos: int = 0, end: int | None = None) -> Iterator[bytes]:
+def _words(text: bytes, pos: int = 0, end: int | None = None) -> Iterator[bytes]:
     """Yield the words, quotes and signs of a statement, without its comments.
 
     Without an `end` up to the next `;`.

@@ -579,7 +579,76 @@ def test_a_bad_line_of_copy_data_rolls_the_file_back(project: Project) -> None:
     assert done.returncode == 1
     assert "(22P02)" in done.stderr
     assert "COPY c, line 3" in done.stderr
+    assert "migrations/001_x.sql:5:1: invalid input syntax" in done.stderr
+    assert " > 5 | nonsense\n" in done.stderr
     assert scalar(project, "SELECT to_regclass('c') IS NULL") is True
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "place"),
+    [
+        ("", "1\tone\n2\tdeux\nx\n", "7:1"),  # a column is missing
+        ("", "1\tone\n2x\tdeux\n", "6:1"),
+        (" WITH (FORMAT csv, HEADER)", 'id,t\n1,"a\nb"\n2,xyz\n', "8:1"),
+        (" WITH (FORMAT csv)", "1,aé\n2,sechs\n", "6:3"),
+        ("", "1\tone\n1\ttwo\n", "6:1"),  # of a key
+    ],
+)
+def test_an_error_in_copy_data_is_placed_at_its_line(
+    project: Project, options: str, rows: str, place: str
+) -> None:
+    text = "-- x\nCREATE TABLE c (id int PRIMARY KEY,\n  t varchar(4) CHECK (t <> 'xyz'));\n"
+    project.write("001_x.sql", f"{text}COPY c (id, t) FROM stdin{options};\n{rows}\\.\nSELECT 1;\n")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 1
+    assert f"migrations/001_x.sql:{place}: " in done.stderr, done.stderr
+    assert scalar(project, "SELECT to_regclass('c') IS NULL") is True
+
+
+_NOTICES = """CREATE TABLE big (id int, t text);
+CREATE FUNCTION told() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE NOTICE '%', repeat('x', 30000); RETURN NEW; END $$;
+CREATE TRIGGER told BEFORE INSERT ON big FOR EACH ROW WHEN (NEW.id = 7) EXECUTE FUNCTION told();
+"""
+
+
+@pytest.mark.parametrize("bad", [True, False], ids=["refused", "noticed"])
+def test_data_are_sent_until_the_server_has_refused_them(project: Project, *, bad: bool) -> None:
+    """It reads the rest of refused data, only to throw it away."""
+    line = b"1\t" + b"x" * 1000 + b"\n"
+    path = project.write("001_big.sql", f"{_NOTICES}COPY big FROM stdin;\n".encode())
+    with path.open("ab") as file:
+        file.write(b"x\n" if bad else b"")
+        for _ in range(40):
+            file.write(line * 1000 + line.replace(b"1", b"7", 1) * 5)
+        file.write(b"\\.\n")
+    code = (
+        "import sys; from db import migrate; from db.server import pipeline\n"
+        "pipeline._SILENCE_S, copy, sent = 0.0, pipeline.Pipeline._copy_data, []\n"
+        "def counted(self, data):\n"
+        "    return copy(self, (sent.append(len(chunk)) or chunk for chunk in data))\n"
+        "pipeline.Pipeline._copy_data = counted\n"
+        "try: migrate(sys.argv[1], sys.argv[2])\n"
+        "finally: print(sum(sent))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, project.url, str(project.migrations)],
+        cwd=project.folder,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    size = path.stat().st_size
+    if bad:
+        assert "(22P02)" in done.stderr
+        assert "COPY big, line 1" in done.stderr
+        assert int(done.stdout) < size / 2
+        assert project.executed() == []
+    else:
+        assert done.returncode == 0, done.stderr
+        assert scalar(project, "SELECT count(*) FROM big") == 40_200
 
 
 def test_a_large_copy_file_does_not_become_memory(project: Project) -> None:
@@ -607,6 +676,35 @@ def test_a_large_copy_file_does_not_become_memory(project: Project) -> None:
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 100  # MB, of a file of 300
     assert scalar(project, "SELECT count(*) FROM big") == 300_000
+
+
+_COMMITS = """-- migrate: no-transaction
+CREATE PROCEDURE commits() LANGUAGE plpgsql AS $$ BEGIN
+    CREATE TABLE a (id int); COMMIT; CREATE TABLE b (id int); END $$;
+{mark}DO $$ BEGIN CALL commits(); END $$;
+"""
+
+
+def test_a_statement_that_hides_why_runs_outside_where_its_file_says_so(project: Project) -> None:
+    project.write("001_x.sql", _COMMITS.format(mark=""))
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 1
+    assert "(2D000)" in done.stderr
+    assert "needs this on the line above it: -- migrate: outside" in done.stderr
+    assert "needs this on a line at the top" not in done.stderr
+    project.write("001_x.sql", _COMMITS.format(mark="-- migrate: outside\n"))
+    assert project.invoke("db.migrate-run").returncode == 0
+    assert scalar(project, "SELECT count(*) FROM pg_class WHERE relname IN ('a', 'b')") == 2
+
+
+def test_a_mode_that_is_set_too_late_is_told_where_to_stand(project: Project) -> None:
+    project.write("001_x.sql", "SELECT 1;\nSET TRANSACTION ISOLATION LEVEL SERIALIZABLE;")
+    done = project.invoke("db.migrate-run")
+    assert "(25001)" in done.stderr
+    assert "Put it above all other statements" in done.stderr
+    assert "no-transaction" not in done.stderr
+    project.write("001_x.sql", "SET transaction_isolation = 'serializable';\nSELECT 1;")
+    assert project.invoke("db.migrate-run").returncode == 0
 
 
 # 8. Isolation
