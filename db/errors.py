@@ -58,10 +58,11 @@ class MigrationsError(Exception):
 
     `message` is the fact, `advice` what to do about it, one line each; `location` and `excerpt`
     (source lines with a caret) are there when the fact has a place in a file; `filename` is that
-    file's name, where one is to blame.
+    file's name, where one is to blame. `parts` are the errors that this one sums up.
     """
 
     exit_code: ClassVar[int] = 1
+    parts: tuple[MigrationsError, ...] = ()
 
     def __init__(
         self,
@@ -114,7 +115,7 @@ class Refused(FilesError):
 
     def __init__(self, refusals: Sequence[FilesError], state: str, *advice: str) -> None:
         super().__init__(f"{len(refusals)} files cannot be run as they are. {state}", *advice)
-        self.refusals = tuple(refusals)
+        self.refusals = self.parts = tuple(refusals)
 
     @property
     def details(self) -> tuple[str, ...]:

@@ -345,10 +345,10 @@ def lint(c: Context, file: list[str], json: bool = False) -> None:
             with opened.reading(settings, report) as conn:
                 migrations = survey.stand(conn, settings).plan.pending
         found = list(command.lint(migrations, settings.root)) if migrations else []
-        for error in found:
-            report.error(error)
+        if found and not json:
+            report.table(("place", "rule", "message"), [finding.row for finding in found])
         if found:
-            raise MigrationsError(f"Found by squawk: {len(found)}. Rules: .squawk.toml")
+            raise command.summary(found, len(migrations))
         report.event(Note(f"nothing found; files looked at: {len(migrations)}"))
 
 

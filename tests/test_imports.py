@@ -18,7 +18,7 @@ FLOORS = {
     "files": ["folder", "plan", "new", "lint"],
     "server": ["embedded", "connection", "local", "pipeline", "watch", "programs"],
     "engine": [
-        *("ledger", "survey", "session", "failure", "units", "waiting", "recovery"),
+        *("ledger", "survey", "session", "remedy", "failure", "units", "waiting", "recovery"),
         *("runner", "rollback"),
     ],
     "commands": [

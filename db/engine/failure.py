@@ -9,6 +9,7 @@ from ..events import Blocker
 from ..server.pipeline import CommandFailed
 from ..sql.lexer import Statement
 from ..sql.script import Script
+from . import remedy
 from .session import Running
 
 # What to do about a SQLSTATE, where the server's own hint does not say it.
@@ -21,7 +22,7 @@ _ADVICE = {
     "55P04": "Use the new enum value in a later file: this one must be committed first.",
     "57014": "A statement may take longer in this file if it says at the top: "
     "-- migrate: statement-timeout=10min",
-    "53100": "Free disk space on the server first.",
+    "53100": "There is no space on the server's disk.",
     "25P04": "The file, the role or the database sets transaction_timeout. Without it for this "
     "file, as its first line: SET LOCAL transaction_timeout = 0;",
     "25P03": "The file, the role or the database sets idle_in_transaction_session_timeout. "
@@ -46,8 +47,12 @@ def explain(
     notices: tuple[Diagnostic, ...],
     blockers: tuple[Blocker, ...],
     command: str,
+    unloaded: str,
 ) -> MigrationsError:
-    """Return the error. `outcome`: what stands now. `command`: what to type to go on."""
+    """Return the error. `outcome`: what stands now. `command`: what to type to go on.
+
+    `unloaded`: the base schema's file, if this database never got it.
+    """
     said, script = failed.diagnostic, running.script
     advice = [f"blocked by {blocker}" for blocker in blockers]
     if said.sqlstate in ("55P03", "40P01"):
@@ -56,7 +61,7 @@ def explain(
     else:
         advice += _known(said, running, failed.command.statement)
         advice += _missing_extension(said)
-        advice.append(f"Fix the file, then: invoke {command}")
+        advice += remedy.lines(failed, running, command, unloaded)
     location, excerpt = None, ""
     found = failed.command.statement
     if isinstance(found, Statement):

@@ -43,7 +43,7 @@ from ..files.plan import SCHEMA, Executed, Goal
 from ..server.connection import Target
 from ..server.pipeline import Arrival, Command, CommandFailed, LinkLost
 from ..settings import Settings
-from . import ledger
+from . import ledger, remedy
 from .ledger import Ledger
 from .recovery import Recovery, interrupted, nothing_known
 from .session import Running, Session, statement
@@ -361,6 +361,7 @@ class Run:
             notices=tuple(self._session.notices),
             blockers=blockers,
             command=self._goal.command,
+            unloaded=self._unloaded(),
         )
 
     def _changed(self, changed: FileChanged, todo: Sequence[Migration]) -> FilesError:
@@ -374,6 +375,11 @@ class Run:
             f"{changed.message} {left}. {self._standing(todo)}",
             f"Leave the file as it is while it runs, then: invoke {self._goal.command}",
         )
+
+    def _unloaded(self) -> str:
+        """Return the base schema's file, if there is one that this database never got."""
+        file, executed = self._settings.schema, {*self._survey.executed, *self.executed}
+        return "" if executed or not file.is_file() else self._settings.shown(file)
 
     def _standing(self, todo: Sequence[Migration]) -> str:
         rows = list(self._survey.executed) + self.executed
@@ -466,18 +472,12 @@ class Run:
 
     def _unusable(self, error: psycopg.Error) -> LedgerError:
         said = self._target.redacted(error.diag.message_primary or str(error))
-        advice = [f"Nothing more was executed. To go on: invoke {self._goal.command}"]
-        if isinstance(error, psycopg.errors.InsufficientPrivilege):
-            user, table = self._session.server.connected.user, self._settings.ledger
-            use, make = "SELECT, INSERT, UPDATE, DELETE", "USAGE, CREATE ON SCHEMA public"
-            advice.append(f'To use it:  GRANT {use} ON {table} TO "{user}";')
-            advice.append(f'To make it: GRANT {make} TO "{user}";')
-        if isinstance(error, psycopg.errors.DuplicateObject):
-            advice.insert(0, "Set MIGRATIONS_TABLE to another name, such as db_migrations.")
-        if isinstance(error, psycopg.errors.UniqueViolation):
-            advice.insert(
-                0, f"{error.diag.message_detail} Leave one row in {self._settings.ledger}."
-            )
+        user = self._session.server.connected.user
+        book: Ledger | None = None
+        with suppress(psycopg.Error, MigrationsError):  # by its real name, if it can be found
+            book = ledger.find(self._session.conn, self._settings.ledger)
+        advice = remedy.of_the_ledger(error, book, self._settings.ledger, user)
+        advice.append(f"Nothing more was executed. To go on: invoke {self._goal.command}")
         return LedgerError(f"The ledger cannot be used: {said} ({error.sqlstate})", *advice)
 
     def _interrupted(self, signal_number: int) -> Interrupted:

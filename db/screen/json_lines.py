@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, TextIO
 
 from .. import events as e
-from ..errors import Diagnostic, MigrationsError, Refused, StatementFailed
+from ..errors import Diagnostic, MigrationsError, StatementFailed
 from .stream import Cell, write
 
 # What json.dumps lets through, and at which a reader may split lines or a terminal obey.
@@ -27,9 +27,8 @@ class JsonLines:
         self._line(type(event).__name__.lower(), _fields(event))
 
     def error(self, error: MigrationsError) -> None:
-        if isinstance(error, Refused):
-            for each in error.refusals:
-                self.error(each)
+        for each in error.parts:
+            self.error(each)
         said, outcome, advice = Diagnostic("ERROR", "", error.message), "", error.advice
         if isinstance(error, StatementFailed):
             said, outcome = error.diagnostic, error.outcome

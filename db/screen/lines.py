@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
 from .. import events as e
-from ..errors import Diagnostic, MigrationsError, Refused, StatementFailed
+from ..errors import Diagnostic, MigrationsError, StatementFailed
 from . import tables
 from .stream import Cell, write
 
@@ -100,7 +100,7 @@ class Lines:
         if rest := "\n\n".join(filter(None, [said, "\n".join(error.advice)])):
             self._say(rest, to=self._err)
         if self._github:
-            for each in error.refusals if isinstance(error, Refused) else (error,):
+            for each in error.parts or (error,):
                 self._annotate(each)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:

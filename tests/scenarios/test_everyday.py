@@ -789,21 +789,47 @@ def test_lint_finds_what_would_lock_a_busy_table_in_pending_files_only(project: 
     project.write("003_b.sql", "-- é\nSELECT 'é'; CREATE INDEX a_idx ON a (id);")
     done = project.invoke("db.lint", env={"GITHUB_ACTIONS": "true"})
     assert done.returncode == 1
-    assert "migrations/003_b.sql:2:13: " in done.stderr
-    assert "(require-concurrent-index-creation)" in done.stderr
+    assert re.search(r"migrations/003_b.sql:2:13 +require-concurrent-index-creation", done.stdout)
     assert "::error file=migrations/003_b.sql,line=2,col=13::" in done.stdout
     assert "001_t1.sql" not in done.output
     named = project.invoke("db.lint", "--file", "001_t1.sql", "--file", "migrations/002_a.sql",
                            env=nowhere())  # fmt: skip
     assert named.returncode == 1
-    assert "001_t1.sql:1:" in named.stderr
+    assert "001_t1.sql:1:" in named.stdout
 
 
 def test_lint_without_a_database_looks_at_all_files(project: Project) -> None:
     write(project, 1)
     done = project.invoke("db.lint", env={"DATABASE_URL": None})
     assert done.returncode == 1
-    assert "001_t1.sql:1:" in done.stderr
+    assert "001_t1.sql:1:" in done.stdout
+
+
+def test_lint_is_silent_on_what_the_runner_takes(project: Project) -> None:
+    project.write("001_a.sql", "BEGIN;\nSELECT 1;\nCOMMIT;\n")
+    project.write(
+        "002_b.sql",
+        "-- migrate: no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (id);\n"
+        "BEGIN;\nSELECT 1;\nCOMMIT;\n",
+    )
+    shutil.copy(Path(__file__).parents[2] / ".squawk.toml", project.folder)
+    done = project.invoke("db.lint", env={"DATABASE_URL": None})
+    assert done.returncode == 0, done.output
+
+
+def test_lint_counts_by_file_and_by_rule_and_leaves_no_blank_lines(project: Project) -> None:
+    for n in range(1, 13):
+        project.write(f"{n:03}_t.sql", f"CREATE TABLE t{n} (id int);\n" * n)
+    done = project.invoke("db.lint", env={"DATABASE_URL": None})
+    assert "in 12 of 12 files: 012_t.sql " in done.stderr
+    assert " and 2 more." in done.stderr
+    assert re.search(r"^prefer-\S+ 78: ", done.stderr, re.MULTILINE)
+    assert "\n\n" not in done.stdout.rstrip()
+    assert len(done.output.splitlines()) < 250
+    lines_of = project.invoke("db.lint", "--json", env={"DATABASE_URL": None}).stdout.splitlines()
+    found = [json.loads(line) for line in lines_of]
+    assert {line["event"] for line in found} == {"failed"}
+    assert {line["filename"] for line in found[:-1]} == {f"{n:03}_t.sql" for n in range(1, 13)}
 
 
 def test_lint_without_squawk_says_how_to_install_it(project: Project, tmp_path: Path) -> None:

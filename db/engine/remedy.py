@@ -1,0 +1,85 @@
+"""What has to be put right before a file runs again: the file, the rows, or something elsewhere."""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+
+from ..server.pipeline import CommandFailed
+from .ledger import Ledger
+from .session import Running
+
+# Conditions that the file did not bring about, by class or code:
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_ELSEWHERE = {
+    "53": "See to that on the server",
+    "58": "See to that on the server",
+    "XX": "See to that on the server; its log may say more",
+    "08": "It is another server that did not answer: see to that one",
+    "HV": "See to the foreign server",
+}
+_UNDEFINED = (
+    "42883",
+    "42P01",
+    "42703",
+    "42704",
+    "3F000",
+)  # function, table, column, object, schema
+_CHECKS_ROWS = ("CREATE INDEX", "ALTER TABLE", "ALTER DOMAIN", "CREATE UNIQUE INDEX")
+_NO_ROLE = r'role "(.+?)" does not exist'
+
+
+def lines(failed: CommandFailed, running: Running, command: str, unloaded: str) -> list[str]:
+    """Return what to do. `unloaded`: the base schema's file, if this database never got it."""
+    then = f"then: invoke {command}"
+    missing = failed.diagnostic.sqlstate in _UNDEFINED
+    known = re.search(_NO_ROLE, failed.diagnostic.message) or running.script.path == unloaded
+    if unloaded and missing and not known:
+        return [
+            f"This database never got {unloaded}. To load it, and the migrations: "
+            "invoke db.migrate",
+            f"If that is not it: fix the file, {then}",
+        ]
+    return [f"{_what(failed)}, {then}"]
+
+
+def _what(failed: CommandFailed) -> str:
+    said, what = failed.diagnostic, "Fix the file"
+    kind = getattr(failed.command.statement, "kind", "")
+    role = re.search(_NO_ROLE, said.message)
+    if failed.command.role == "role":
+        what = "It is MIGRATIONS_ROLE that is refused, not the file. See to it"
+    elif role:
+        what = f'Let an administrator CREATE ROLE "{role[1]}", or fix the file'
+    elif said.sqlstate[:2] == "23" and kind.startswith(_CHECKS_ROWS):
+        what = "It is the rows that do not fit, not the file. Mend them"
+    elif said.sqlstate[:2] == "23":
+        what = "Fix the file, or the rows that are in its way"
+    elif said.sqlstate[:2] in _ELSEWHERE and said.sqlstate != "58P01":
+        what = _ELSEWHERE[said.sqlstate[:2]]
+    elif said.sqlstate == "42501":
+        what = "Let the owner GRANT it, or own it (MIGRATIONS_ROLE), or fix the file"
+    return what
+
+
+def of_the_ledger(error: psycopg.Error, book: Ledger | None, name: str, user: str) -> list[str]:
+    """Return what to type where the ledger cannot be used. `name` is as it is in the settings."""
+    schema = book.schema if book else name.rpartition(".")[0] or "public"
+    table = book.compose("{table}").decode() if book else name
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        use, make = "SELECT, INSERT, UPDATE, DELETE", f'USAGE, CREATE ON SCHEMA "{schema}"'
+        return [
+            f'To use it:  GRANT {use} ON {table} TO "{user}";',
+            f'To make it: GRANT {make} TO "{user}";',
+        ]
+    if isinstance(error, psycopg.errors.InvalidSchemaName):
+        return [
+            f'Make its schema: CREATE SCHEMA "{schema}";',
+            "Or set MIGRATIONS_TABLE to another place.",
+        ]
+    if isinstance(error, psycopg.errors.DuplicateObject):
+        return ["Set MIGRATIONS_TABLE to another name, such as db_migrations."]
+    if isinstance(error, psycopg.errors.UniqueViolation):
+        return [f"{error.diag.message_detail} Leave one row in {table}."]
+    return []

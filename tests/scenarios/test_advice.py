@@ -1,0 +1,88 @@
+"""What to do next is right for what went wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Project
+from tests.servers import DEPLOY
+
+
+def failing(project: Project, text: str, **env: str) -> str:
+    project.write("001_x.sql", text)
+    done = project.invoke("db.migrate-run", env=env)
+    assert done.returncode in (1, 2), done.output
+    return done.stderr
+
+
+def raising(sqlstate: str) -> str:
+    return f"DO $$BEGIN RAISE 'it broke' USING ERRCODE = '{sqlstate}'; END$$;"
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("SELECT nonsense;", "Fix the file, then: invoke db.migrate-run"),
+        ("CREATE TABLE t (); GRANT ALL ON t TO nobody_here;", 'CREATE ROLE "nobody_here"'),
+        (
+            "CREATE TABLE t AS SELECT 1 AS a FROM generate_series(1, 2);\n"
+            "CREATE UNIQUE INDEX i ON t (a);",
+            "It is the rows that do not fit, not the file. Mend them, then: invoke",
+        ),
+        (
+            "CREATE TABLE t AS SELECT NULL::int AS a;\nALTER TABLE t ALTER a SET NOT NULL;",
+            "It is the rows that do not fit, not the file. Mend them, then: invoke",
+        ),
+        (
+            "CREATE TABLE t (a int UNIQUE);\nINSERT INTO t VALUES (1), (1);",
+            "Fix the file, or the rows that are in its way, then: invoke",
+        ),
+        (raising("53100"), "See to that on the server, then: invoke"),
+        (raising("08001"), "It is another server that did not answer: see to that one, then"),
+        (raising("HV000"), "See to the foreign server, then: invoke"),
+        (raising("XX000"), "its log may say more, then: invoke"),
+    ],
+    ids=["the file", "role", "duplicates", "nulls", "insert", "disk", "worker", "foreign", "bug"],
+)
+def test_what_has_to_be_put_right_is_named(project: Project, text: str, advice: str) -> None:
+    said = failing(project, text)
+    assert advice in said
+    assert ("Fix the file" in said) == ("Fix the file" in advice)
+
+
+def test_a_role_of_the_settings_that_is_missing_is_not_the_files_fault(project: Project) -> None:
+    said = failing(project, "SELECT 1;", MIGRATIONS_ROLE="nobody_here")
+    assert "It is MIGRATIONS_ROLE that is refused" in said
+    assert "Fix the file" not in said
+
+
+def test_a_database_that_never_got_the_base_schema_is_told_where_to_get_it(
+    project: Project,
+) -> None:
+    project.write_schema("CREATE TABLE base (id int);")
+    text = "ALTER TABLE base ADD COLUMN name text;"
+    assert "To load it, and the migrations: invoke db.migrate\n" in failing(project, text)
+    assert project.invoke("db.migrate").returncode == 0
+    project.write("002_x.sql", "ALTER TABLE bass ADD COLUMN name text;")
+    later = project.invoke("db.migrate-run").stderr
+    assert "never got" not in later
+    assert "Fix the file" in later
+
+
+def test_a_right_on_the_ledger_is_granted_by_its_real_name(project: Project) -> None:
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE SCHEMA app")
+        name = project.database
+        conn.execute(f'ALTER DATABASE "{name}" SET search_path = app'.encode())
+        conn.execute(f"GRANT USAGE, CREATE ON SCHEMA app TO {DEPLOY}".encode())
+    project.write("001_x.sql", "SELECT 1;")
+    assert project.invoke("db.migrate-run").returncode == 0
+    url = project.cluster.url(project.database, role=DEPLOY)
+    done = project.invoke("db.migrate-run", env={"DATABASE_URL": url})
+    assert f'ON "app"."migrations" TO "{DEPLOY}";' in done.stderr
+    assert f'ON SCHEMA "app" TO "{DEPLOY}";' in done.stderr
+
+
+def test_a_schema_of_the_ledger_that_is_missing_is_told_to_be_made(project: Project) -> None:
+    said = failing(project, "SELECT 1;", MIGRATIONS_TABLE="ops.migrations")
+    assert 'CREATE SCHEMA "ops";' in said
