@@ -21,7 +21,7 @@ from psycopg.rows import TupleRow, dict_row
 
 from tests import servers
 from tests.proxy import Proxy
-from tests.servers import Cluster, PgBouncer, programs
+from tests.servers import Cluster, PgBouncer, Pgpool, programs
 
 ROOT = Path(__file__).resolve().parents[1]
 _FAILED = pytest.StashKey[bool]()
@@ -30,6 +30,7 @@ PROOF = {"test_faults.py", "test_races.py"}  # long, and heavy on the machine
 _PROOF_LIMIT_S = 900  # of one test, against hangs; of the others see pyproject.toml
 
 MakeCluster = Callable[..., Cluster]
+MakePgpool = Callable[[Cluster, str], Pgpool]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -77,6 +78,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     lines = [f"server: {server}; libpq {pq.version_pretty(pq.version())}"]
     if pgbouncer_missing():
         lines.append("no pgbouncer here (apt-get install pgbouncer): its tests are deselected")
+    if pgpool_missing():
+        lines.append("no pgpool here (apt-get install pgpool2): its tests are deselected")
     if not config.getoption("--rounds"):
         lines.append("faults and races are deselected: --rounds=4 runs a few, --rounds=100 all")
     return lines
@@ -87,10 +90,17 @@ def pgbouncer_missing() -> bool:
     return servers.pgbouncer() is None and not os.environ.get("CI")
 
 
+def pgpool_missing() -> bool:
+    """Return whether its tests are to be left out, likewise."""
+    return servers.pgpool() is None and not os.environ.get("CI")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     out = []
     if pgbouncer_missing():
         out += [item for item in items if "pgbouncer" in getattr(item, "fixturenames", ())]
+    if pgpool_missing():
+        out += [item for item in items if "pgpool" in getattr(item, "fixturenames", ())]
     if not config.getoption("--rounds"):
         out += [item for item in items if item.path.name in PROOF]
     for item in items:
@@ -172,6 +182,19 @@ def pgbouncer(cluster: Cluster) -> Iterator[PgBouncer]:
     pooler = PgBouncer(cluster)
     yield pooler
     pooler.remove()
+
+
+@pytest.fixture
+def pgpool() -> Iterator[MakePgpool]:
+    """Make a pgpool-II: the cluster that it is in front of, and its clustering mode."""
+    with contextlib.ExitStack() as made:
+
+        def make(cluster: Cluster, mode: str) -> Pgpool:
+            pooler = Pgpool(cluster, mode)
+            made.callback(pooler.remove)
+            return pooler
+
+        yield make
 
 
 @pytest.fixture

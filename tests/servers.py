@@ -331,3 +331,73 @@ class PgBouncer:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"pgbouncer did not start:\n{self.log.read_text()}")
             time.sleep(0.01)
+
+
+def pgpool() -> str | None:
+    """Return pgpool-II's program; Debian has it where an ordinary user's PATH does not look."""
+    return shutil.which("pgpool", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+class Pgpool:
+    """A pgpool-II in front of a cluster, for its superuser, in a clustering mode."""
+
+    def __init__(self, cluster: Cluster, mode: str) -> None:
+        program = pgpool()
+        if program is None:
+            raise FileNotFoundError("no pgpool: apt-get install pgpool2")
+        self.cluster = cluster
+        self.port = free_port()
+        self.folder = temporary_folder()
+        settings = {
+            "backend_clustering_mode": mode,
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "socket_dir": str(self.folder),
+            "pcp_port": str(free_port()),
+            "pcp_socket_dir": str(self.folder),
+            "pid_file_name": str(self.folder / "pgpool.pid"),
+            "logdir": str(self.folder),
+            "work_dir": str(self.folder),
+            "memqcache_oiddir": str(self.folder / "oid"),
+            "backend_hostname0": cluster.host,
+            "backend_port0": str(cluster.port),
+            "num_init_children": "8",
+            "sr_check_user": SUPERUSER,
+            "sr_check_database": "postgres",
+            "load_balance_mode": "off",
+        }
+        config = self.folder / "pgpool.conf"
+        config.write_text("".join(f"{name} = '{value}'\n" for name, value in settings.items()))
+        for path in (self.folder, config):
+            os.chown(path, cluster.who.uid, cluster.who.gid)
+        with (self.folder / "pgpool.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [program, "-n", "-f", str(config), "-F", "/dev/null", "-a", "/dev/null"],
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
+                **cluster.who.options,
+            )
+        deadline = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(psycopg.OperationalError):
+                psycopg.connect(self.url()).close()
+                return
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                said = (self.folder / "pgpool.log").read_text()
+                self.remove()
+                raise RuntimeError(f"pgpool did not start:\n{said}")
+            time.sleep(0.05)
+
+    def url(self, dbname: str = "postgres") -> str:
+        return f"postgresql://{SUPERUSER}@127.0.0.1:{self.port}/{quote(dbname, safe='')}"
+
+    def remove(self) -> None:
+        self._process.send_signal(signal.SIGINT)  # its "fast": clients are not waited for
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self.folder)

@@ -16,7 +16,7 @@ FLOORS = {
     "": ["errors", "events", "settings"],
     "sql": ["checksum", "kinds", "source", "positions", "lexer", "script"],
     "files": ["folder", "plan", "new", "lint"],
-    "server": ["embedded", "connection", "local", "pipeline", "watch", "programs"],
+    "server": ["embedded", "connection", "local", "pooler", "pipeline", "watch", "programs"],
     "engine": [
         *("ledger", "survey", "session", "remedy", "failure", "units", "waiting", "recovery"),
         *("runner", "rollback"),

@@ -40,6 +40,7 @@ from ..events import (
 )
 from ..files.folder import Migration, paths
 from ..files.plan import SCHEMA, Executed, Goal
+from ..server import pooler
 from ..server.connection import Target
 from ..server.pipeline import Arrival, Command, CommandFailed, LinkLost
 from ..settings import Settings
@@ -428,6 +429,9 @@ class Run:
                 f"What was executed is in the ledger; go on with: invoke {self._goal.command}",
             ) from None
         self._session.end(lost)
+        refused = None if self.executed else pooler.pgpool(self._session.conn)
+        if refused is not None:
+            raise refused
         yield Reconnected(reason)
         failed = self._recovery.culprit(lost, self._session, error)
         self._session.suspect = self._recovery.suspect

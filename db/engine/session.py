@@ -16,6 +16,7 @@ from psycopg.pq import TransactionStatus
 from ..errors import ConnectionFailed, Diagnostic
 from ..events import Blocker, Event, Note, Noticed, Progress, Waiting
 from ..files.folder import Migration
+from ..server import pooler
 from ..server.connection import VANISHED, Connection, StandbyFound, Target, describe
 from ..server.pipeline import TICK_S, Arrival, Command, Pipeline, diagnostic
 from ..server.watch import PREFIX, Guard, Opening, author, guard_name
@@ -146,6 +147,8 @@ class Session:
 
     def open_guard(self, key: str) -> Opening:
         """Begin to open the second connection, while there is other work to do."""
+        if self._opening is None and self.server.pooled:
+            pooler.check(self.conn)  # before the pool's only connection may be taken
         self._opening = self._opening or Opening(self.target, key, lock=self.settings.guard)
         return self._opening
 

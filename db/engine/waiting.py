@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
 import psycopg
 
 from ..events import Blocker, Event, Note, Retrying, Waiting
+from ..server import pooler
 from ..server.pipeline import CommandFailed
 from ..server.watch import PREFIX
 from . import ledger
@@ -21,6 +22,7 @@ T = TypeVar("T")
 
 _POLL_S = 0.5
 _SAY_AGAIN_S = 30.0
+_POOL_S = 5.0  # for a connection of the pool
 _TRIES = 3  # of a second connection
 _LOCKED = {"55P03", "40P01", "40001"}  # lock not available, deadlock, serialization failure
 _TAKEN = "23505"
@@ -50,7 +52,10 @@ def take_turn(
     while True:
         try:
             guard = session.watched(key)
-            if not guarded or guard.lock():
+            if not guarded:
+                return bool(said)
+            if guard.lock():
+                yield from _share_pool(session)
                 return bool(said)
             holder = guard.holder()
         except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):
@@ -71,6 +76,20 @@ def take_turn(
         nap()
         if needless():
             return True
+
+
+def _share_pool(session: Session) -> Iterator[Event]:
+    """Give the lock up again if it has taken the only connection that the pool has for us."""
+    if not session.server.pooled:
+        return
+    pooler.ask(session.conn)
+    if pooler.answered(session.conn, _POOL_S):
+        return
+    session.unwatch()
+    started = time.monotonic()
+    while not pooler.answered(session.conn, _POOL_S):
+        yield Waiting("a connection of the pool", time.monotonic() - started)
+    yield Note(pooler.TOO_SMALL, "warning")
 
 
 def read(session: Session, look: Callable[[], T]) -> Generator[Event, None, T]:

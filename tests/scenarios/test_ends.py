@@ -17,9 +17,9 @@ import pytest
 import db
 from db.errors import ConnectionFailed, StatementFailed
 from db.server import embedded
-from tests.conftest import MakeCluster, Project
+from tests.conftest import MakeCluster, MakePgpool, Project
 from tests.scenarios.test_engine import agree, many, running, scalar, wait_for
-from tests.servers import SUPERUSER, Cluster, free_port, temporary_folder
+from tests.servers import SUPERUSER, Cluster, PgBouncer, free_port, temporary_folder
 
 _ENDS_ITSELF = "SELECT pg_terminate_backend(pg_backend_pid());"
 # A crash without a compiler: the process that executes this gets SIGSEGV.
@@ -355,3 +355,66 @@ def test_no_error_remembers_one_that_may_quote_the_password(project: Project) ->
     with pytest.raises(StatementFailed) as failed:
         db.migrate(project.url, project.migrations)
     assert failed.value.__context__ is None
+
+
+@pytest.mark.parametrize("guard", ["on", "off"], ids=["with the lock", "without it"])
+def test_a_pooler_that_pools_statements_is_refused_by_name(own: Project, guard: str) -> None:
+    own.write("001_t1.sql", "CREATE TABLE t1 (id int);\n")
+    pooler = PgBouncer(own.cluster, pool_mode="statement")
+    try:
+        url = pooler.url(own.database)
+        done = own.invoke("db.migrate-run", env={"DATABASE_URL": url, "MIGRATIONS_GUARD": guard})
+    finally:
+        pooler.remove()
+    assert done.returncode == 2
+    assert "This is PgBouncer in statement mode" in done.output
+    assert "pool_mode = transaction" in done.output
+    assert not own.executed()
+
+
+def test_a_pool_of_one_is_said_and_the_run_goes_on(own: Project) -> None:
+    many(own, 5)
+    pooler = PgBouncer(own.cluster, pool_size=1)
+    try:
+        done = own.invoke("db.migrate-run", env={"DATABASE_URL": pooler.url(own.database)})
+    finally:
+        pooler.remove()
+    assert done.returncode == 0, done.output
+    assert "default_pool_size = 3 or more" in " ".join(done.output.split())
+    assert len(own.executed()) == 5
+    assert done.seconds < 40
+
+
+_POOLED_FILES = {
+    "001_t1.sql": "CREATE TABLE t1 (id int);\nCOPY t1 FROM stdin;\n1\n2\n\\.\n",
+    "002_t2.sql": "CREATE TABLE t2 (id int);\nSELECT generate_series(1, 20000);\n",
+    "003_t3.sql": "-- migrate: no-transaction\nCREATE TABLE t3 (id int);\n"
+    "CREATE INDEX CONCURRENTLY t3_id ON t3 (id);\n",
+}
+
+
+def test_pgpool_works_where_it_streams(own: Project, pgpool: MakePgpool) -> None:
+    for name, text in _POOLED_FILES.items():
+        own.write(name, text)
+    url = pgpool(own.cluster, "streaming_replication").url(own.database)
+    done = own.invoke("db.migrate-run", env={"DATABASE_URL": url})
+    assert done.returncode == 0, done.output
+    agree(own)
+    own.write("004_t4.sql", "CREATE TABLE t4 (id int);\nSELECT 1 / 0;\n")
+    failed = own.invoke("db.migrate-run", env={"DATABASE_URL": url})
+    assert failed.returncode == 1
+    assert "004_t4.sql:2:1: division by zero (22012)" in failed.output
+    agree(own)
+
+
+@pytest.mark.parametrize("mode", ["raw", "native_replication"])
+def test_pgpool_in_another_mode_is_refused_by_name(
+    own: Project, pgpool: MakePgpool, mode: str
+) -> None:
+    for name, text in _POOLED_FILES.items():
+        own.write(name, text)
+    url = pgpool(own.cluster, mode).url(own.database)
+    done = own.invoke("db.migrate-run", env={"DATABASE_URL": url})
+    assert done.returncode == 2
+    assert f"pgpool-II with backend_clustering_mode = '{mode}'" in done.output
+    assert not own.executed()
