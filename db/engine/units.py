@@ -23,7 +23,8 @@ from ..server.connection import VANISHED
 from ..server.pipeline import Arrival, Command, CommandFailed
 from ..sql import kinds
 from ..sql.script import Script, Unit
-from .ledger import Ledger, read, read_progress
+from .ledger import read, read_progress
+from .place import Ledger
 from .session import Running, Session, statement
 
 Settle = Callable[[Iterable["Arrival | None"]], Iterator[Event]]

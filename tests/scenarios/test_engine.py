@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from db.engine import waiting
-from db.engine.ledger import Ledger
+from db.engine.place import Ledger
 from db.engine.session import Session
 from db.engine.survey import survey
 from db.files.plan import Goal
@@ -873,7 +873,7 @@ def test_a_second_connection_that_does_not_come_is_not_waited_for_in_the_end(
     """A pooler may have no connection left for it for as long as others work."""
     proxy.hang()
     url = project.cluster.url(project.database, port=proxy.port)
-    opening = Opening(Target(from_values({}, url).parameters, 30), "key", lock=True)
+    opening = Opening(Target(from_values({}, url).parameters, 30), ("key",), lock=True)
     started = time.monotonic()
     opening.close()
     assert time.monotonic() - started < 8  # its own limit is 10
@@ -1009,7 +1009,7 @@ def test_a_long_index_build_shows_how_far_it_is_and_whom_it_waits_for(project: P
 
 def test_to_look_on_never_keeps_an_index_build_waiting(project: Project) -> None:
     """It waits for the end of every transaction that has a snapshot when it comes to that point."""
-    guard = Guard(Target(from_values({}, project.url).parameters, 30), "key")
+    guard = Guard(Target(from_values({}, project.url).parameters, 30), ("key",))
     assert guard.lock()
     with project.cluster.connect(project.database) as conn:
         conn.execute("CREATE TABLE a AS SELECT 1 AS id")
