@@ -36,8 +36,7 @@ def repair(settings: Settings, screen: Screen, confirm: Confirm, name: str, how:
             if how == "accept":
                 ledger.accept(conn, book, chosen.filename, chosen.checksum)
             elif how == "forget":
-                rows = int(chosen.filename in found.executed)
-                ledger.forget(conn, book, chosen.filename, rows=rows)
+                ledger.forget(conn, book, chosen.filename)
             else:
                 row = (chosen.filename, chosen.checksum)
                 ledger.record(conn, book, [row], f"{author()} (db.repair --mark)")

@@ -16,21 +16,18 @@ from ..server.connection import Target
 from ..server.pipeline import Command
 from ..settings import Settings
 from ..sql.script import Script
-from . import ledger, place
+from . import ledger
 from .runner import Run
 from .session import Running
 from .survey import Survey
-from .waiting import patiently
+from .waiting import read
 
 _DOWN = ".down.sql"
 # The division fails where there is no row: then nothing of the file must run.
 _UNCLAIM = """
-WITH gone AS (DELETE FROM {table} WHERE filename OPERATOR(pg_catalog.=) $1 RETURNING id)
-SELECT 1 OPERATOR(pg_catalog./) pg_catalog.count(*) FROM gone"""
-_TOOK = (
-    b"SELECT (1000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.clock_timestamp() "
-    b"OPERATOR(pg_catalog.-) pg_catalog.now()))::integer"
-)
+WITH gone AS (DELETE FROM {table} WHERE filename = $1 RETURNING id)
+SELECT 1 / count(*) FROM gone"""
+_TOOK = b"SELECT (1000 * extract(epoch FROM clock_timestamp() - now()))::int"
 
 
 def undone(down: str) -> str:
@@ -75,10 +72,10 @@ class Rollback(Run):
         super().__init__(target, settings, Goal("db.rollback"))
         self._downs = downs
 
-    def _look(self, *, again: bool = False) -> Iterator[Event]:  # noqa: ARG002  # all, each time
+    def _look(self) -> Iterator[Event]:
         session = self._session
-        self._ledger = place.find(session.conn, self._settings.ledger)
-        executed = yield from patiently(
+        self._ledger = ledger.find(session.conn, self._settings.ledger)
+        executed = yield from read(
             session, lambda: ledger.read(session.conn, self._ledger, session.lock_timeout_ms)
         )
         todo = tuple(d for d in self._downs if not self._is_done(d.filename, executed))

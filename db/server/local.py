@@ -9,7 +9,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
-from .ours import Connection
+from .connection import Connection
 
 _PROGRAMS = ("postgres", "postmaster")  # what the server's program is called
 

@@ -20,7 +20,7 @@ from psycopg.errors import Diagnostic as ServerFields
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
 from ..errors import Diagnostic, MigrationsError
-from .ours import Connection
+from .connection import Connection
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
