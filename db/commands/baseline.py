@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..engine import ledger
+from ..engine import ledger, place
 from ..engine.survey import all_files, stand
 from ..errors import (
     LedgerError,
@@ -22,7 +22,7 @@ def baseline(settings: Settings, screen: Screen, confirm: Confirm, to: str) -> l
     with connected(settings, screen, writing=True) as (target, conn, server):
         with read_only(conn, server):
             found = stand(conn, settings)
-        if not found.executed and ledger.is_empty(conn, found.ledger):
+        if not found.executed and place.is_empty(conn, found.ledger):
             raise LedgerError(
                 "The database is empty, so nothing is in it that could be recorded.",
                 "To set it up: invoke db.migrate",

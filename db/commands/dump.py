@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from ..engine import ledger
+from ..engine import ledger, place
 from ..errors import MigrationsError, SettingsError
 from ..events import Note
 from ..files import folder
@@ -30,7 +30,7 @@ def dump(settings: Settings, screen: Screen, path: Path) -> None:
         connected(settings, screen, writing=False) as (target, conn, server),
         read_only(conn, server),
     ):
-        book = ledger.find(conn, settings.ledger)
+        book = place.find(conn, settings.ledger)
         executed = ledger.read(conn, book)
         row = conn.execute("SELECT pg_export_snapshot()").fetchone()
         assert row is not None

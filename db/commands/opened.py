@@ -10,15 +10,16 @@ from typing import Protocol, TypeAlias, TypeVar
 import psycopg
 
 from ..engine import ledger
-from ..engine.ledger import Ledger
+from ..engine.place import Ledger
 from ..engine.survey import Survey
 from ..errors import (
     LedgerError,
     MigrationsError,
 )
 from ..events import Event
-from ..server import connection
-from ..server.connection import Connection, Server, Target
+from ..server import connection, ours
+from ..server.connection import Server, Target
+from ..server.ours import Connection
 from ..server.watch import Guard
 from ..settings import Settings
 
@@ -27,7 +28,7 @@ Cell: TypeAlias = "str | int | datetime | None"
 Confirm = Callable[[str], None]  # raises, unless the answer is yes
 
 _READ_ONLY = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_NO_LONG_WAIT = b"SET LOCAL lock_timeout = '5s'"
+_NO_LONG_WAIT_MS = 5000
 
 
 class Screen(Protocol):
@@ -96,10 +97,8 @@ def reading(settings: Settings, screen: Screen) -> Iterator[Connection]:
 @contextmanager
 def read_only(conn: Connection, server: Server) -> Iterator[None]:
     """Be in a transaction in which nothing can be written, and no lock is waited for for long."""
-    limits = [_NO_LONG_WAIT] if "lock_timeout" in server.settings else []
-    conn.execute(b";".join([_READ_ONLY, *limits]))
-    yield
-    conn.execute("ROLLBACK")
+    with ours.transaction(conn, _READ_ONLY, lock_timeout_ms=_limit(server)):
+        yield
 
 
 @contextmanager
@@ -107,17 +106,19 @@ def changing(
     target: Target, conn: Connection, server: Server, settings: Settings, found: Survey
 ) -> Iterator[Ledger]:
     """Yield the ledger, made or adopted, in a transaction while no run is under way."""
-    guard = Guard(target, found.ledger.key)
+    guard = Guard(target, found.ledger.keys)
     try:
         if settings.guard and not _locked(guard):
             raise LedgerError(f"Nothing was changed, because of {guard.holder()}.", "Wait for it.")
-        with conn.transaction():
-            if "lock_timeout" in server.settings:
-                conn.execute(_NO_LONG_WAIT)
+        with ours.transaction(conn, lock_timeout_ms=_limit(server)):
             book = ledger.prepare(conn, found.ledger, None, unfinished=False)
             yield book
     finally:
         guard.close()
+
+
+def _limit(server: Server) -> int | None:
+    return _NO_LONG_WAIT_MS if "lock_timeout" in server.settings else None
 
 
 def _locked(guard: Guard) -> bool:

@@ -36,7 +36,8 @@ def repair(settings: Settings, screen: Screen, confirm: Confirm, name: str, how:
             if how == "accept":
                 ledger.accept(conn, book, chosen.filename, chosen.checksum)
             elif how == "forget":
-                ledger.forget(conn, book, chosen.filename)
+                rows = int(chosen.filename in found.executed)
+                ledger.forget(conn, book, chosen.filename, rows=rows)
             else:
                 row = (chosen.filename, chosen.checksum)
                 ledger.record(conn, book, [row], f"{author()} (db.repair --mark)")

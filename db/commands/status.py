@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from ..engine import ledger
+from ..engine import place
 from ..engine.survey import Survey, base_schema, stand
 from ..errors import (
     CheckFailed,
 )
 from ..events import Note
 from ..files.plan import SCHEMA, Entry, Executed, Plan
-from ..server.connection import Connection
+from ..server.ours import Connection
 from ..settings import Settings
 from .opened import Screen, reading
 
@@ -62,7 +62,7 @@ def status(settings: Settings, screen: Screen, *, check: bool) -> None:
 def _schema_entry(conn: Connection, settings: Settings, found: Survey) -> list[Entry]:
     if SCHEMA in found.executed:
         return [Entry(SCHEMA, "executed", found.executed[SCHEMA])]
-    loads = not found.executed and base_schema(settings) and ledger.is_empty(conn, found.ledger)
+    loads = not found.executed and base_schema(settings) and place.is_empty(conn, found.ledger)
     return [Entry(SCHEMA, "pending")] if loads else []
 
 

@@ -54,6 +54,8 @@ def explain(
     `unloaded`: the base schema's file, if this database never got it.
     """
     said, script = failed.diagnostic, running.script
+    if failed.command.role == "record" and said.sqlstate[:2] in ("22", "42"):
+        return _touches_the_ledger(said, running, outcome, notices, command)
     advice = [f"blocked by {blocker}" for blocker in blockers]
     if said.sqlstate in ("55P03", "40P01"):
         advice.append("End that session, or wait longer for it: MIGRATIONS_LOCK_WAIT=30min")
@@ -108,6 +110,26 @@ def _place(said: Diagnostic, script: Script, found: Statement) -> int:
     value = row[-1][1].encode()
     line = b"".join(script.chunks((start, min(end, start + _LINE))))
     return start + (line.index(value) if value and line.count(value) == 1 else 0)
+
+
+def _touches_the_ledger(
+    said: Diagnostic,
+    running: Running,
+    outcome: str,
+    notices: tuple[Diagnostic, ...],
+    command: str,
+) -> StatementFailed:
+    """Return the error of a file whose own row could not be completed at its end."""
+    message = "this file changes the ledger itself: the row that records it is not there any more"
+    return StatementFailed(
+        said._replace(message=message),
+        "What a file deletes, truncates or renames must not include the migrations table;",
+        "to change what the ledger says, there is: invoke --help db.repair",
+        f"Fix the file, then: invoke {command}",
+        filename=running.filename,
+        outcome=f"{running.script.path}: {outcome}",
+        notices=notices,
+    )
 
 
 def _missing_extension(said: Diagnostic) -> list[str]:

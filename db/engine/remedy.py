@@ -7,7 +7,7 @@ import re
 import psycopg
 
 from ..server.pipeline import CommandFailed
-from .ledger import Ledger
+from .place import Ledger
 from .session import Running
 
 # Conditions that the file did not bring about, by class or code:

@@ -16,18 +16,21 @@ from ..server.connection import Target
 from ..server.pipeline import Command
 from ..settings import Settings
 from ..sql.script import Script
-from . import ledger
+from . import ledger, place
 from .runner import Run
 from .session import Running
 from .survey import Survey
-from .waiting import read
+from .waiting import patiently
 
 _DOWN = ".down.sql"
 # The division fails where there is no row: then nothing of the file must run.
 _UNCLAIM = """
-WITH gone AS (DELETE FROM {table} WHERE filename = $1 RETURNING id)
-SELECT 1 / count(*) FROM gone"""
-_TOOK = b"SELECT (1000 * extract(epoch FROM clock_timestamp() - now()))::int"
+WITH gone AS (DELETE FROM {table} WHERE filename OPERATOR(pg_catalog.=) $1 RETURNING id)
+SELECT 1 OPERATOR(pg_catalog./) pg_catalog.count(*) FROM gone"""
+_TOOK = (
+    b"SELECT (1000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.clock_timestamp() "
+    b"OPERATOR(pg_catalog.-) pg_catalog.now()))::integer"
+)
 
 
 def undone(down: str) -> str:
@@ -72,10 +75,10 @@ class Rollback(Run):
         super().__init__(target, settings, Goal("db.rollback"))
         self._downs = downs
 
-    def _look(self) -> Iterator[Event]:
+    def _look(self, *, again: bool = False) -> Iterator[Event]:  # noqa: ARG002  # all, each time
         session = self._session
-        self._ledger = ledger.find(session.conn, self._settings.ledger)
-        executed = yield from read(
+        self._ledger = place.find(session.conn, self._settings.ledger)
+        executed = yield from patiently(
             session, lambda: ledger.read(session.conn, self._ledger, session.lock_timeout_ms)
         )
         todo = tuple(d for d in self._downs if not self._is_done(d.filename, executed))

@@ -40,25 +40,32 @@ from ..events import (
 )
 from ..files.folder import Migration, paths
 from ..files.plan import SCHEMA, Executed, Goal
-from ..server import pooler
+from ..server import ours, pooler
 from ..server.connection import Target
 from ..server.pipeline import Arrival, Command, CommandFailed, LinkLost
 from ..settings import Settings
-from . import ledger, remedy
-from .ledger import Ledger
+from . import ledger, place, remedy
+from .place import Ledger
 from .recovery import Recovery, interrupted, nothing_known
 from .session import Running, Session, statement
 from .survey import Survey, survey
-from .waiting import Patience, prepare, read, take_turn
+from .waiting import Patience, patiently, prepare, take_turn
 
 _CLAIM = "INSERT INTO {table} (filename, checksum, executed_by) VALUES ($1, $2, $3)"
+# The division fails unless it is one row: then nothing of the file must be committed.
 _RECORD = """
-UPDATE {table} SET duration_ms = 1000 * extract(epoch FROM clock_timestamp() - now())
-WHERE filename = $1 RETURNING duration_ms"""
+WITH done AS (
+    UPDATE {table} SET duration_ms = 1000 OPERATOR(pg_catalog.*) extract(
+        epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.now())
+    WHERE filename OPERATOR(pg_catalog.=) $1 RETURNING duration_ms)
+SELECT pg_catalog.max(duration_ms),
+       1 OPERATOR(pg_catalog./) (pg_catalog.count(*) OPERATOR(pg_catalog.=) 1)::integer
+FROM done"""
 # Commits that did not wait for the disk are covered by any later one that does: WAL is in order.
 # No standby is waited for: there may be none, and this is said or interrupted by nobody.
 _FLUSH = """
-UPDATE {table} SET checksum = checksum WHERE id = (SELECT max(id) FROM {table})
+UPDATE {table} SET checksum = checksum
+WHERE id OPERATOR(pg_catalog.=) (SELECT pg_catalog.max(id) FROM {table})
 AND pg_catalog.set_config('synchronous_commit', 'local', true) IS NOT NULL"""
 # For the ledger's sake; all the rest goes with the DISCARD ALL behind the COMMIT.
 _RESETS = (b"SET SESSION AUTHORIZATION DEFAULT", b"RESET ROLE")
@@ -140,24 +147,44 @@ class Run:
             if first:
                 yield Planned((), len(self._survey.executed))
             return
-        self._session.open_guard(self._ledger.key)
+        self._session.open_guard(self._ledger.keys)
         unfinished = self._check()
-        waited = yield from take_turn(
-            self._session, self._ledger.key, guarded=self._settings.guard, needless=self._needless
-        )
-        if waited:
-            yield from self._look()
+        checked = self._survey
+        yield from self._take_turn()
+        if self._survey.idle:
+            if first:
+                yield Planned((), len(self._survey.executed))
+            return
+        if (self._survey.todo, self._survey.progress) != (checked.todo, checked.progress):
+            unfinished = self._check()
         self._ledger = yield from prepare(self._session, self._survey, unfinished=unfinished)
         if first:
             yield Planned(tuple(m.filename for m in self._survey.todo), len(self._survey.executed))
         yield from self._execute(self._survey.todo)
 
-    def _look(self) -> Iterator[Event]:
-        """Survey, and see what became of the files that were under way when a link was lost."""
-        session = self._session
-        self._survey = yield from read(
+    def _take_turn(self) -> Iterator[Event]:
+        """Wait for this run's turn, and survey again: what stood before may be out of date."""
+        while True:
+            keys = self._ledger.keys
+            yield from take_turn(
+                self._session, keys, guarded=self._settings.guard, needless=self._needless
+            )
+            yield from self._look(again=True)
+            if self._ledger.keys == keys:
+                return
+            self._session.unwatch()  # another run has made the ledger elsewhere
+
+    def _look(self, *, again: bool = False) -> Iterator[Event]:
+        """Survey, and see what became of the files that were under way when a link was lost.
+
+        `again`: only the database; the files are those that were checked.
+        """
+        session, before = self._session, self._survey if again else None
+        self._survey = yield from patiently(
             session,
-            lambda: survey(session.conn, self._settings, self._goal, session.lock_timeout_ms),
+            lambda: survey(
+                session.conn, self._settings, self._goal, session.lock_timeout_ms, before=before
+            ),
         )
         self._ledger = self._survey.ledger
         self._late = frozenset(self._survey.plan.named("out of order"))
@@ -166,17 +193,15 @@ class Run:
     def _check(self) -> bool:
         """Refuse what cannot be run as it is written; return whether a file is no-transaction."""
         from ..sql.script import Script
-        from . import pooled, resume
+        from . import units
 
         found, refused = False, list[FilesError]()
         for migration in self._survey.todo:
             with Script.open(migration.path, migration.shown) as script:
                 try:
                     script.check()
-                    resume.check(script, self._survey.progress.get(migration.filename, ()))
-                    if not script.directives.transaction:
-                        found = True
-                        pooled.refuse(script, self._session.server, self._settings)
+                    units.check(script, self._survey.progress.get(migration.filename, ()))
+                    found |= not script.directives.transaction
                 except FilesError as error:
                     refused.append(error)
         refuse(refused, "Nothing was executed.", self._goal.preview)
@@ -213,29 +238,45 @@ class Run:
         """Execute the files until one fails: those with a transaction through one pipeline."""
         from . import units
 
-        session = self._session
         running = map(self._running, todo)
         for transactional, group in groupby(running, lambda r: r.script.directives.transaction):
+            files, renewed = iter(group), True
             if transactional:
-                with session.pipe.opened():
-                    session.pipe.send(Command(b"DISCARD ALL"))  # what a pooled connection may hold
-                    try:
-                        for file in group:
-                            self._unconfirmed[file.filename] = None
-                            flush = self._settings.sync_each or file.migration is todo[-1]
-                            # A suspect may take it along; some engines always wait.
-                            flush |= bool(session.suspect) or not session.may_not_flush
-                            commands = self._transaction(file, flush=flush)
-                            yield from self._settle(session.send(commands))
-                    except FilesError:  # of a later file: what was sent before it is executed
-                        yield from self._settle(session.pipe.sync())
-                        raise
-                    yield from self._settle(session.pipe.sync())
+                while renewed:
+                    renewed = yield from self._pipelined(files, todo[-1])
             else:
-                for file in group:
+                for file in files:
                     self._unconfirmed[file.filename] = None
-                    self._authors.add(session.author)
-                    yield from units.execute(session, self._ledger, file, self._settle)
+                    self._authors.add(self._session.author)
+                    yield from units.execute(self._session, self._ledger, file, self._settle)
+                    if file.renews:
+                        yield from self._session.renew()
+
+    def _pipelined(self, files: Iterable[Running], last: Migration) -> Generator[Event, None, bool]:
+        """Execute files through one pipeline, up to one that changes what a new session is given.
+
+        Return whether there was one, so that a new session has begun.
+        """
+        session, renews = self._session, False
+        with session.pipe.opened():
+            session.pipe.send(Command(b"DISCARD ALL"))  # what a pooled connection may hold
+            try:
+                for file in files:
+                    self._unconfirmed[file.filename] = None
+                    flush = self._settings.sync_each or file.migration is last
+                    # A suspect may take it along; some engines always wait.
+                    flush |= bool(session.suspect) or not session.may_not_flush
+                    yield from self._settle(session.send(self._transaction(file, flush=flush)))
+                    renews = file.renews
+                    if renews:
+                        break
+            except FilesError:  # of a later file: what was sent before it is executed
+                yield from self._settle(session.pipe.sync())
+                raise
+            yield from self._settle(session.pipe.sync())
+        if renews:
+            yield from session.renew()
+        return renews
 
     def _running(self, migration: Migration) -> Running:
         from ..sql.script import Script
@@ -264,6 +305,8 @@ class Run:
             yield statement(running, found)
         for reset in _RESETS:
             yield Command(reset, about=running)
+        if flush:
+            yield from session.durable(running)
         yield self._record(running)
         yield Command(b"COMMIT", "commit" if flush else "commit unflushed", running)
         yield Command(b"DISCARD ALL", about=running)
@@ -312,7 +355,7 @@ class Run:
 
     def _remaining(self, todo: Sequence[Migration]) -> list[Migration]:
         """Return what the ledger does not have."""
-        self._ledger = ledger.find(self._session.conn, self._settings.ledger)
+        self._ledger = place.find(self._session.conn, self._settings.ledger)
         rows = ledger.read(self._session.conn, self._ledger, self._session.lock_timeout_ms)
         return [m for m in todo if not self._is_done(m.filename, rows)]
 
@@ -357,7 +400,6 @@ class Run:
             progress = ledger.read_progress(self._session.conn, self._ledger)
             done = sum(unit.finished for unit in progress.get(running.filename, ()))
             outcome = f"{outcome} What precedes this statement stays: {done} executed in this file."
-            outcome = f"{outcome} {running.left}".rstrip()
         return failure.explain(
             failed,
             running,
@@ -393,11 +435,14 @@ class Run:
     def _flush(self) -> None:
         """Make the disk have what was committed without waiting for it."""
         if self._unflushed:
-            limit = self._session.lock_timeout_ms
-            wait = "" if limit is None else f"SET LOCAL lock_timeout = {limit};"
             # Where the ledger is locked, the server's WAL writer does it, a moment later.
             with suppress(psycopg.errors.LockNotAvailable):
-                self._session.conn.execute(self._ledger.compose(wait + _FLUSH))
+                ours.change(
+                    self._session.conn,
+                    self._ledger.compose(_FLUSH),
+                    rows=None,
+                    lock_timeout_ms=self._session.lock_timeout_ms,
+                )
             self._unflushed = False
 
     def _lost(self, error: psycopg.Error) -> bool:
@@ -482,7 +527,7 @@ class Run:
         user = self._session.server.connected.user
         book: Ledger | None = None
         with suppress(psycopg.Error, MigrationsError):  # by its real name, if it can be found
-            book = ledger.find(self._session.conn, self._settings.ledger)
+            book = place.find(self._session.conn, self._settings.ledger)
         advice = remedy.of_the_ledger(error, book, self._settings.ledger, user)
         advice.append(f"Nothing more was executed. To go on: invoke {self._goal.command}")
         return LedgerError(f"The ledger cannot be used: {said} ({error.sqlstate})", *advice)

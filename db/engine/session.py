@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
@@ -16,9 +17,10 @@ from psycopg.pq import TransactionStatus
 from ..errors import ConnectionFailed, Diagnostic
 from ..events import Blocker, Event, Note, Noticed, Progress, Waiting
 from ..files.folder import Migration
-from ..server import pooler
-from ..server.connection import VANISHED, Connection, StandbyFound, Target, describe
-from ..server.pipeline import TICK_S, Arrival, Command, Pipeline, diagnostic
+from ..server import ours, pooler
+from ..server.connection import VANISHED, StandbyFound, Target, describe
+from ..server.ours import Connection
+from ..server.pipeline import TICK_S, Arrival, Command, LinkLost, Pipeline, diagnostic
 from ..server.watch import PREFIX, Guard, Opening, author, guard_name
 from ..settings import Settings
 
@@ -34,8 +36,15 @@ _TRIES = 3  # to connect, where each breaks at once
 
 # A server may take hours to notice that a client is gone, and keeps its locks for so long.
 _END = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
-AND (starts_with(application_name, %s) OR (pid = %s AND application_name = %s))"""
+SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+  AND (pg_catalog.starts_with(application_name, %s)
+       OR (pid OPERATOR(pg_catalog.=) %s AND application_name OPERATOR(pg_catalog.=) %s))"""
+
+
+# Settings of a database or a role are given to sessions that begin after that.
+_ALTERS = re.compile(rb"(?i)\balter\s+(?:database|role|user)\b[^;]*\b(?:set|reset)\b")
+_BLOCK = 1 << 16  # bytes of a statement that are looked at
 
 
 class Running:
@@ -45,8 +54,8 @@ class Running:
         self.migration = migration
         self.script = script
         self.filename = migration.filename  # its name in the ledger
+        self.renews = False  # it changes what a new session is given: the next file gets one
         self.duration_ms = 0
-        self.left = ""  # what its failed statement has left behind, and what becomes of that
 
 
 class Session:
@@ -55,10 +64,8 @@ class Session:
     def __init__(self, target: Target, settings: Settings, conn: Connection, name: str) -> None:
         self.target = target
         self.settings = settings
-        self.conn = conn
         self.name = name
-        self.server = describe(conn)
-        self.pipe = Pipeline(conn)
+        self._use(conn)
         self.created = False  # the database, just now
         self.guard: Guard | None = None
         self._opening: Opening | None = None
@@ -70,9 +77,25 @@ class Session:
         # What its rows of the ledger are signed with: no other run's are.
         self.author = f"{author()} ({name.removeprefix(PREFIX)})"
         self.suspect = ""  # a file that may have ended the last session: each answer is asked for
-        self._since = time.monotonic()
         self._blind = False
+
+    def _use(self, conn: Connection) -> None:
+        self.conn = conn
+        self.server = describe(conn)
+        self.pipe = Pipeline(conn)
+        self._since = time.monotonic()
         conn.add_notice_handler(self._noticed)
+
+    def renew(self) -> Generator[Event, None, None]:
+        """Go on in a new session: what a file has set for its role or database is given to those.
+
+        So one run of several files leaves what several runs do. Raise `LinkLost` if there is none.
+        """
+        self.conn.close()
+        try:
+            self._use((yield from self.target.connect(self.name)))
+        except ConnectionFailed as error:
+            raise LinkLost(error.message) from None
 
     @classmethod
     def open(
@@ -144,19 +167,19 @@ class Session:
     def end(self, lost: Session) -> None:
         """End what the server may still hold of a session whose link was lost."""
         with suppress(psycopg.Error):  # an engine that cannot, or this one is lost as well
-            self.conn.execute(_END, [lost.name, lost.guard_pid, guard_name()])
+            ours.ask(self.conn, _END, [lost.name, lost.guard_pid, guard_name()])
 
-    def open_guard(self, key: str) -> Opening:
+    def open_guard(self, keys: tuple[str, ...]) -> Opening:
         """Begin to open the second connection, while there is other work to do."""
         if self._opening is None and self.server.pooled:
             pooler.check(self.conn)  # before the pool's only connection may be taken
-        self._opening = self._opening or Opening(self.target, key, lock=self.settings.guard)
+        self._opening = self._opening or Opening(self.target, keys, lock=self.settings.guard)
         return self._opening
 
-    def watched(self, key: str) -> Guard:
+    def watched(self, keys: tuple[str, ...]) -> Guard:
         """Return the guard, opened on first use."""
         if self.guard is None:
-            self.guard = self.open_guard(key).guard()
+            self.guard = self.open_guard(keys).guard()
             self.guard_pid = self.guard.pid
         return self.guard
 
@@ -194,6 +217,10 @@ class Session:
         if self.settings.role:
             name = sql.Identifier(self.settings.role).as_bytes(None)
             yield Command(b"SET LOCAL ROLE " + name, "role", running)
+
+    def durable(self, running: Running) -> Iterator[Command]:
+        """Yield what makes the commit wait for the disk, whatever the file has set."""
+        yield from self._known("synchronous_commit", self.server.synchronous_commit, running)
 
     def send(self, commands: Iterable[Command]) -> Iterator[Arrival | None]:
         """Send commands through the pipeline; yield results of these and earlier ones.
@@ -254,6 +281,12 @@ class Session:
         self.notices = [*self.notices, diagnostic(said)][-_NOTICES:]
 
 
+def _renews(kind: str, text: bytes) -> bool:
+    """Return whether a statement changes what a new session begins with, also from a DO block."""
+    begin = text[:_BLOCK]
+    return kind == "LOAD" or (b"alter" in begin.lower() and bool(_ALTERS.search(begin)))
+
+
 @cache  # the same few, for each file
 def _local(name: str, value: str) -> bytes:
     return f"SET LOCAL {name} = ".encode() + sql.Literal(value).as_bytes(None)
@@ -262,5 +295,6 @@ def _local(name: str, value: str) -> bytes:
 def statement(running: Running, found: Statement) -> Command:
     """Return the command of one of a file's statements, with its data if it is a COPY."""
     script = running.script
+    running.renews = running.renews or _renews(found.kind, script.sql(found))
     copy = script.chunks(found.data) if found.data else None
     return Command(script.sql(found), "statement", running, statement=found, copy=copy)

@@ -11,10 +11,10 @@ from ..events import Note
 from ..files import folder, plan
 from ..files.folder import Migration
 from ..files.plan import SCHEMA, Executed, Goal, Plan, Progress
-from ..server.connection import Connection
+from ..server.ours import Connection
 from ..settings import Settings
-from . import ledger
-from .ledger import Ledger
+from . import ledger, place
+from .place import Ledger
 
 
 class Survey(NamedTuple):
@@ -35,16 +35,26 @@ class Survey(NamedTuple):
         return not self.todo and not self.unchecked and self.ledger.complete
 
 
-def stand(conn: Connection, settings: Settings, lock_timeout_ms: int | None = None) -> Survey:
+def stand(
+    conn: Connection,
+    settings: Settings,
+    lock_timeout_ms: int | None = None,
+    *,
+    before: Survey | None = None,
+) -> Survey:
     """Return what stands, with nothing to be done about it. Nothing is written.
 
-    Raise `FilesError` or `LedgerError` for what must be put right first, and
-    `psycopg.errors.LockNotAvailable` if the ledger is locked for longer than that.
+    With what stood `before`, only the database is looked at again. Raise `FilesError` or
+    `LedgerError` for what must be put right first, and `psycopg.errors.LockNotAvailable` if the
+    ledger is locked for longer than that.
     """
-    book = ledger.find(conn, settings.ledger)
-    executed = ledger.read(conn, book, lock_timeout_ms)
-    progress = ledger.read_progress(conn, book, lock_timeout_ms)
-    migrations = folder.discover(settings.folder, settings.shown(settings.folder))
+    if before is None:
+        book = place.find(conn, settings.ledger)
+        executed, progress = ledger.read_both(conn, book, lock_timeout_ms)
+        migrations = folder.discover(settings.folder, settings.shown(settings.folder))
+    else:
+        book, executed, progress = ledger.look_again(conn, before.ledger, lock_timeout_ms)
+        migrations = before.migrations
     unchecked = {
         m.filename: m.checksum
         for m in migrations
@@ -55,10 +65,15 @@ def stand(conn: Connection, settings: Settings, lock_timeout_ms: int | None = No
 
 
 def survey(
-    conn: Connection, settings: Settings, goal: Goal, lock_timeout_ms: int | None = None
+    conn: Connection,
+    settings: Settings,
+    goal: Goal,
+    lock_timeout_ms: int | None = None,
+    *,
+    before: Survey | None = None,
 ) -> Survey:
     """Return what stands and what is to be done; nothing is written. Raise as `stand` does."""
-    found = stand(conn, settings, lock_timeout_ms)
+    found = stand(conn, settings, lock_timeout_ms, before=before)
     if goal.only:
         todo, more = _only(found, goal)
     else:
@@ -89,10 +104,13 @@ def all_files(settings: Settings, found: Survey) -> list[Migration]:
 
 def _adoption(found: Survey) -> list[Note]:
     book = found.ledger
-    if not book.exists or book.complete:
-        return []
-    number = len(found.executed)
-    return [Note(f"adopting the ledger {book.schema}.{book.table}: {number} executed")]
+    notes = []
+    if book.exists and not book.on_path and not book.named:
+        notes.append(Note(f"the ledger is {book.shown}, which is not on the search_path"))
+    if book.exists and not book.complete:
+        number = len(found.executed)
+        notes.append(Note(f"adopting the ledger {book.schema}.{book.table}: {number} executed"))
+    return notes
 
 
 def _only(found: Survey, goal: Goal) -> tuple[tuple[Migration, ...], list[Note]]:
@@ -150,7 +168,7 @@ def _schema(
         if known or folder.is_dump(settings.schema):  # which holds what the migrations made
             return (), []
         return (), [Note(f"{shown} was edited after it was loaded; only new databases get it")]
-    empty = ledger.is_empty(conn, found.ledger)
+    empty = place.is_empty(conn, found.ledger)
     if executed or (found.ledger.exists and not empty):
         return (), [Note(f"{shown} is taken as loaded: this ledger was set up without it")]
     if not empty:

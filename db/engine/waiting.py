@@ -13,8 +13,8 @@ from ..events import Blocker, Event, Note, Retrying, Waiting
 from ..server import pooler
 from ..server.pipeline import CommandFailed
 from ..server.watch import PREFIX
-from . import ledger
-from .ledger import Ledger
+from . import ledger, place
+from .place import Ledger
 from .session import Running, Session
 from .survey import Survey
 
@@ -42,25 +42,22 @@ def nap() -> None:
 
 
 def take_turn(
-    session: Session, key: str, *, guarded: bool, needless: Callable[[], bool]
-) -> Generator[Event, None, bool]:
-    """Wait until no other run is under way, or this one has become `needless`.
-
-    Return whether it had to wait, so that what was surveyed before is out of date.
-    """
+    session: Session, keys: tuple[str, ...], *, guarded: bool, needless: Callable[[], bool]
+) -> Generator[Event, None, None]:
+    """Wait until no other run is under way, or this one has become `needless`."""
     started, said, failures = time.monotonic(), 0.0, 0
     while True:
         try:
-            guard = session.watched(key)
+            guard = session.watched(keys)
             if not guarded:
-                return bool(said)
+                return
             if guard.lock():
                 yield from _share_pool(session)
-                return bool(said)
+                return
             holder = guard.holder()
         except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):
             yield Note("this server has no advisory locks: runs do not take turns here")
-            return False
+            return
         except psycopg.OperationalError as error:
             session.unwatch()
             failures += 1
@@ -68,14 +65,14 @@ def take_turn(
                 continue
             reason = session.target.redacted(str(error))
             yield Note(f"there is no second connection to watch the first: {reason}", "warning")
-            return False
+            return
         now = time.monotonic()
         if now - said >= _SAY_AGAIN_S:
             yield Waiting(holder, now - started)
             said = now
         nap()
         if needless():
-            return True
+            return
 
 
 def _share_pool(session: Session) -> Iterator[Event]:
@@ -92,13 +89,13 @@ def _share_pool(session: Session) -> Iterator[Event]:
     yield Note(pooler.TOO_SMALL, "warning")
 
 
-def read(session: Session, look: Callable[[], T]) -> Generator[Event, None, T]:
-    """Return what `look` reads; a lock on the ledger is waited for, and said."""
+def patiently(session: Session, act: Callable[[], T]) -> Generator[Event, None, T]:
+    """Return what `act` does with the ledger; a lock on it is waited for, and said."""
     started = time.monotonic()
     while True:
         try:
-            return look()
-        except psycopg.errors.LockNotAvailable:
+            return act()
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if time.monotonic() - started > session.settings.lock_wait_s:
                 raise
         yield Waiting("the ledger, which another session has locked", time.monotonic() - started)
@@ -107,25 +104,22 @@ def read(session: Session, look: Callable[[], T]) -> Generator[Event, None, T]:
 
 def prepare(session: Session, found: Survey, *, unfinished: bool) -> Generator[Event, None, Ledger]:
     """Create or adopt the ledger, and return it; a lock on it is waited for like any other."""
-    started, book, settings = time.monotonic(), found.ledger, session.settings
+    book = found.ledger
+
+    def act() -> Ledger:
+        made = ledger.prepare(session.conn, book, session.lock_timeout_ms, unfinished=unfinished)
+        if found.unchecked:
+            ledger.fill_in(session.conn, made, found.unchecked, session.lock_timeout_ms)
+        return made
+
     while True:
         try:
-            timeout_ms = session.lock_timeout_ms
-            made = ledger.prepare(session.conn, book, timeout_ms, unfinished=unfinished)
-            if found.unchecked:
-                ledger.fill_in(session.conn, made, found.unchecked)
-            return made
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            if time.monotonic() - started > settings.lock_wait_s:
-                raise
-            yield Waiting("the ledger, which another session uses", time.monotonic() - started)
-            nap()
-            book = ledger.find(session.conn, settings.ledger)
+            return (yield from patiently(session, act))
         except _CREATED as error:
-            found_now = ledger.find(session.conn, settings.ledger)
-            if found_now == book:  # not by another run: something else has the name
+            now = place.find(session.conn, session.settings.ledger)
+            if now == book:  # not by another run: something else has the name
                 raise error from None
-            book = found_now
+            book = now
 
 
 class Patience:

@@ -15,8 +15,8 @@ from psycopg.conninfo import make_conninfo
 from ..errors import ConnectionFailed
 from ..events import Connected, Event, Waiting, placed
 from ..settings import Settings
-
-Connection = psycopg.Connection[tuple[object, ...]]
+from . import ours
+from .ours import Connection
 
 _ATTEMPT_S = 10  # for one try; libpq's own default is to wait for ever
 _PING_S = 3
@@ -43,15 +43,21 @@ VANISHED = {
 # Settings that some engines lack: they are done without there.
 _OPTIONAL = ["lock_timeout", "synchronous_commit", *VANISHED]
 _WHO = """
-SELECT current_database(), current_user,
-       split_part(version(), ' ', 1) || ' ' || split_part(version(), ' ', 2),
-       pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on',
-       ARRAY(SELECT s FROM unnest(%s::text[]) s WHERE current_setting(s, true) IS NOT NULL),
-       current_setting('lock_timeout', true), pg_backend_pid()
+SELECT pg_catalog.current_database(), current_user, pg_catalog.version(),
+       pg_catalog.pg_is_in_recovery(),
+       pg_catalog.current_setting('default_transaction_read_only'),
+       ARRAY(SELECT s FROM pg_catalog.unnest(%s::pg_catalog.text[]) AS s
+             WHERE pg_catalog.current_setting(s, true) IS NOT NULL),
+       pg_catalog.current_setting('lock_timeout', true), pg_catalog.pg_backend_pid(),
+       pg_catalog.current_setting('synchronous_commit', true)
 """
+_DATABASE = "SELECT 1 FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) %s"
+# Asked before anything of ours is set: where unqualified names of a file lead to.
+_PATH = b"SELECT pg_catalog.current_schemas(false)"
 
 _READ_ONLY_SOURCE = """
-SELECT source FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'"""
+SELECT source FROM pg_catalog.pg_settings 
+WHERE name OPERATOR(pg_catalog.=) 'default_transaction_read_only'"""
 
 
 class StandbyFound(ConnectionFailed):
@@ -62,12 +68,14 @@ class Server(NamedTuple):
     """What a connection leads to. `settings`: those of the optional ones that it knows.
 
     `pooled`: a pooler is in between, so that what is set for the session may not stay.
+    `synchronous_commit`: what makes a commit wait for the disk here, as the role has it.
     """
 
     connected: Connected
     settings: frozenset[str]
     lock_timeout: str | None
     pooled: bool
+    synchronous_commit: str = "on"
 
 
 class Target:
@@ -104,14 +112,13 @@ class Target:
         Statements are never prepared by name: those of another client would be met behind a
         transaction pooler. https://www.psycopg.org/psycopg3/docs/advanced/prepare.html
         """
-        connection: Connection = psycopg.connect(
+        return Connection.connect(
             self._conninfo(connect_timeout=_ATTEMPT_S, **_KEEPALIVE),
             autocommit=True,
             prepare_threshold=None,
             application_name=application,
             client_encoding="utf8",
         )
-        return connection
 
     def connect(self, application: str) -> Generator[Event, None, Connection]:
         """Return a connection, waiting for a server that is not there yet.
@@ -212,7 +219,7 @@ class Target:
             return False
         try:
             with conn:
-                if conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+                if ours.ask(conn, _DATABASE, [name]):
                     return False
                 conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
                 return True
@@ -279,16 +286,17 @@ def describe(conn: Connection, *, writing: bool = True) -> Server:
     Raise `StandbyFound` for a standby, and `ConnectionFailed` for a database that is read-only by
     default, unless nothing is to be written.
     """
-    row = conn.execute(_WHO, [_OPTIONAL]).fetchone()
-    assert row is not None
-    database, user, version, standby, read_only, known, lock_timeout, pid = row
-    found = Connected(str(database), conn.info.host, conn.info.port, str(user), str(version))
+    (path,), row = (rows[0] for rows in ours.asks(conn, [(_WHO, [_OPTIONAL])], theirs=_PATH))
+    database, user, version, standby, read_only, known, lock_timeout, pid, commit = row
+    conn.schemas = tuple(s for s in path if not s.startswith("pg_"))
+    product = " ".join(str(version).split(" ")[:2])
+    found = Connected(str(database), conn.info.host, conn.info.port, str(user), product)
     if standby and writing:
         raise StandbyFound(
             f"{found}: this is a standby (pg_is_in_recovery() is true), which cannot be migrated.",
             "Point DATABASE_URL at the primary, or add target_session_attrs=primary to it.",
         )
-    if read_only and writing:
+    if read_only == "on" and writing:
         raise ConnectionFailed(
             f"{found}: default_transaction_read_only is on here, so nothing can be written.",
             _writable(conn, str(user), str(database)),
@@ -298,13 +306,13 @@ def describe(conn: Connection, *, writing: bool = True) -> Server:
         frozenset(cast("list[str]", known)),
         cast("str | None", lock_timeout),
         pooled=pid != conn.info.backend_pid,
+        synchronous_commit="on" if commit in (None, "off") else str(commit),
     )
 
 
 def _writable(conn: Connection, user: str, database: str) -> str:
     """Return what takes default_transaction_read_only away, where it was set."""
-    row = conn.execute(_READ_ONLY_SOURCE).fetchone()
-    name, source = "default_transaction_read_only", str(row and row[0])
+    name, source = "default_transaction_read_only", ours.ask(conn, _READ_ONLY_SOURCE)[0][0]
     where = {
         "user": f'ALTER ROLE "{user}" RESET {name};',
         "database": f'ALTER DATABASE "{database}" RESET {name};',

@@ -9,7 +9,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
-from .connection import Connection
+from .ours import Connection
 
 _PROGRAMS = ("postgres", "postmaster")  # what the server's program is called
 

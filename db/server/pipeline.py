@@ -20,7 +20,7 @@ from psycopg.errors import Diagnostic as ServerFields
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
 from ..errors import Diagnostic, MigrationsError
-from .connection import Connection
+from .ours import Connection
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult

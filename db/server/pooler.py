@@ -9,7 +9,7 @@ import psycopg
 from psycopg.pq import ExecStatus
 
 from ..errors import ConnectionFailed
-from .connection import Connection
+from .ours import Connection
 
 # By these words PgBouncer says it; they are in no catalog of translations.
 _BY_STATEMENT = "statement pooling mode"

@@ -22,42 +22,64 @@ from typing import Any, cast
 import psycopg
 
 from ..events import Blocker
-from .connection import Connection, Target
+from . import ours
+from .connection import Target
+from .ours import Connection
 
 # What one of our sessions is called in pg_stat_activity, up to its own name or file.
 PREFIX = "migrations "
 
 # A machine that goes down says nothing; its lock must not stay for the two hours of the default.
 _LOCK = """
-BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; {no_limit}
-SELECT set_config(name, value, true) FROM (VALUES ('tcp_keepalives_idle', '10'),
-    ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '4')) AS kept (name, value)
-WHERE current_setting(name, true) IS NOT NULL;
-SELECT pg_try_advisory_xact_lock({key})"""
+BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {ours};
+SET LOCAL idle_in_transaction_session_timeout = 0; {no_limit}
+SELECT pg_catalog.set_config(name, value, true)
+FROM (VALUES ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'),
+             ('tcp_keepalives_count', '4')) AS kept (name, value)
+WHERE pg_catalog.current_setting(name, true) IS NOT NULL;
+SELECT pg_catalog.bool_and(pg_catalog.pg_try_advisory_xact_lock(key))
+FROM (VALUES {keys}) AS wanted (key)"""
 _HOLDER = """
-SELECT a.application_name, a.usename, coalesce(host(a.client_addr), 'the local socket'),
-       extract(epoch FROM clock_timestamp() - a.xact_start)
-FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND a.datname = current_database()
-  AND l.classid = %s::bigint::oid AND l.objid = %s::bigint::oid"""
+SELECT a.application_name, a.usename, coalesce(pg_catalog.host(a.client_addr), 'the local socket'),
+       extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) a.xact_start)
+FROM pg_catalog.pg_locks AS l
+JOIN pg_catalog.pg_stat_activity AS a ON a.pid OPERATOR(pg_catalog.=) l.pid
+JOIN (VALUES {keys}) AS wanted (classid, objid)
+  ON l.classid::pg_catalog.int8 OPERATOR(pg_catalog.=) wanted.classid
+ AND l.objid::pg_catalog.int8 OPERATOR(pg_catalog.=) wanted.objid
+WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.granted
+  AND l.objsubid OPERATOR(pg_catalog.=) 1
+  AND a.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"""
 _BLOCKERS = """
 SELECT DISTINCT b.pid, coalesce(b.usename, ''), coalesce(b.application_name, ''),
        coalesce(b.state, b.backend_type, 'hidden (pg_read_all_stats shows it)'),
-       coalesce(extract(epoch FROM clock_timestamp() - coalesce(b.xact_start, b.query_start)), 0),
+       coalesce(extract(epoch FROM pg_catalog.clock_timestamp()
+                OPERATOR(pg_catalog.-) coalesce(b.xact_start, b.query_start)), 0),
        coalesce(b.query, '')
-FROM pg_stat_activity w CROSS JOIN unnest(pg_blocking_pids(w.pid)) AS blocking(pid)
-JOIN pg_stat_activity b ON b.pid = blocking.pid
-WHERE starts_with(w.application_name, %s) AND w.datname = current_database()
+FROM pg_catalog.pg_stat_activity AS w
+CROSS JOIN pg_catalog.unnest(pg_catalog.pg_blocking_pids(w.pid)) AS blocking (pid)
+JOIN pg_catalog.pg_stat_activity AS b ON b.pid OPERATOR(pg_catalog.=) blocking.pid
+WHERE pg_catalog.starts_with(w.application_name, %s)
+  AND w.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
 LIMIT 5"""
 _ALIVE = """
-SELECT EXISTS (SELECT FROM pg_stat_activity WHERE starts_with(application_name, %s)
-               AND datname = current_database() AND pid <> pg_backend_pid()
-               AND (state <> 'idle' OR NOT %s))"""
+SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity
+               WHERE pg_catalog.starts_with(application_name, %s)
+                 AND datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+                 AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
+                 AND (state OPERATOR(pg_catalog.<>) 'idle' OR NOT %s))"""
 _REPLICATION = """
 SELECT pg_catalog.concat('waiting for a synchronous standby to confirm the commit (',
        pg_catalog.current_setting('synchronous_standby_names'), ')')
 FROM pg_catalog.pg_stat_activity WHERE pg_catalog.starts_with(application_name, %s)
 AND wait_event OPERATOR(pg_catalog.=) 'SyncRep' LIMIT 1"""
+_KNOWN = """
+SELECT n, pg_catalog.to_regclass(n) IS NOT NULL
+FROM pg_catalog.unnest(%s::pg_catalog.text[]) AS n"""
+_PROGRESS = """
+SELECT p.phase, p.done, p.total FROM ({views}) AS p
+JOIN pg_catalog.pg_stat_activity AS a ON a.pid OPERATOR(pg_catalog.=) p.pid
+WHERE pg_catalog.starts_with(a.application_name, %s) LIMIT 1"""
 # What each progress view counts; https://www.postgresql.org/docs/current/progress-reporting.html
 _VIEWS = {
     "create_index": (
@@ -65,7 +87,11 @@ _VIEWS = {
         "greatest(blocks_done, tuples_done)",
         "greatest(blocks_total, tuples_total)",
     ),
-    "copy": ("'copying, ' || tuples_processed || ' rows'", "bytes_processed", "bytes_total"),
+    "copy": (
+        "pg_catalog.concat('copying, ', tuples_processed, ' rows')",
+        "bytes_processed",
+        "bytes_total",
+    ),
     "vacuum": ("phase", "heap_blks_scanned", "heap_blks_total"),
     "analyze": ("phase", "sample_blks_scanned", "sample_blks_total"),
     "cluster": ("phase", "heap_blks_scanned", "heap_blks_total"),
@@ -93,8 +119,11 @@ def alive(conn: Connection, application: str, *, pooled: bool) -> bool:
 
     A pooler's idle connections keep the name of whoever used them last: they do not count.
     """
-    row = conn.execute(_ALIVE, [application, pooled]).fetchone()
-    return bool(row and row[0])
+    return bool(ours.ask(conn, _ALIVE, [application, pooled])[0][0])
+
+
+def _number(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
 
 
 Look = tuple[str, "float | None", "tuple[Blocker, ...]"]
@@ -102,19 +131,20 @@ _ANSWER_S = 0.1
 
 
 class Guard:
-    """The lock of one ledger, and a look at what another connection waits for.
+    """The locks of one ledger, and a look at what another connection waits for.
 
     Raise psycopg's error if it cannot be connected.
     """
 
-    def __init__(self, target: Target, key: str) -> None:
+    def __init__(self, target: Target, keys: tuple[str, ...]) -> None:
         self._target = target
         self._conn = target.once(guard_name())
         self._conn.add_notice_handler(self._noticed)
         self._crashed = False
         self._watching: Connection | None = None  # opened by the first look
         self._locked = self._closed = False
-        self._key = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
+        self.keys = keys
+        self._numbers = [_number(key) for key in keys]
         self._progress: str | None = None
         self._thread: threading.Thread | None = None
         self._seen: Look | psycopg.Error = ("", None, ())
@@ -125,7 +155,7 @@ class Guard:
         return self._conn.info.backend_pid
 
     def lock(self) -> bool:
-        """Take the lock if it is free, and keep it until the connection closes; never wait.
+        """Take the locks if all are free, and keep them until the connection closes; never wait.
 
         Raise `psycopg.errors.UndefinedFunction` or `FeatureNotSupported` on engines without
         advisory locks.
@@ -135,7 +165,11 @@ class Guard:
         # A transaction_timeout (PostgreSQL 17) would end the session, and the lock with it.
         new = self._conn.info.server_version >= 170000
         no_limit = "SET LOCAL transaction_timeout = 0;" if new else ""
-        query = _LOCK.format(no_limit=no_limit, key=self._key)
+        query = _LOCK.format(
+            ours=ours.SETTINGS.decode(),
+            no_limit=no_limit,
+            keys=", ".join(f"({number}::pg_catalog.int8)" for number in self._numbers),
+        )
         try:
             cursor = self._conn.execute(query.encode())
             while cursor.nextset():
@@ -151,9 +185,11 @@ class Guard:
 
     def holder(self) -> str:
         """Return who has the lock, in words."""
-        unsigned = self._key % (1 << 64)
-        query = self._conn.execute(_HOLDER, [unsigned >> 32, unsigned & 0xFFFFFFFF])
-        row = query.fetchone()
+        halves = (divmod(number % (1 << 64), 1 << 32) for number in self._numbers)
+        pairs = ", ".join(
+            f"({high}::pg_catalog.int8, {low}::pg_catalog.int8)" for high, low in halves
+        )
+        row = next(iter(ours.ask(self._conn, _HOLDER.format(keys=pairs))), None)
         if row is None:
             return "another run"
         application, user, address, age = cast("tuple[str, str, str, float | None]", row)
@@ -211,20 +247,14 @@ class Guard:
     def progress(self, application: str) -> tuple[str, float | None]:
         """Return the phase and the percentage of what that session does, where the server knows."""
         if self._progress is None:
-            names = [f"pg_stat_progress_{view}" for view in _VIEWS]
-            known = "SELECT n, to_regclass(n) IS NOT NULL FROM unnest(%s::text[]) n"
-            there = dict(self._rows(known, [names]))
+            names = [f"pg_catalog.pg_stat_progress_{view}" for view in _VIEWS]
+            there = dict(self._rows(_KNOWN, [names]))
             self._progress = " UNION ALL ".join(
-                f"SELECT pid, {phase} AS phase, {done} AS done, {total} AS total "
-                f"FROM pg_stat_progress_{view}"
-                for view, (phase, done, total) in _VIEWS.items()
-                if there[f"pg_stat_progress_{view}"]
+                f"SELECT pid, {phase} AS phase, {done} AS done, {total} AS total FROM {name}"
+                for name, (phase, done, total) in zip(names, _VIEWS.values(), strict=True)
+                if there[name]
             )
-        rows = self._rows(
-            f"SELECT p.phase, p.done, p.total FROM ({self._progress}) p JOIN pg_stat_activity a "
-            "USING (pid) WHERE starts_with(a.application_name, %s) LIMIT 1",
-            [application],
-        )
+        rows = self._rows(_PROGRESS.format(views=self._progress), [application])
         if not rows:
             waits = self._rows(_REPLICATION, [application])
             return str(waits[0][0]) if waits else "", None
@@ -248,15 +278,15 @@ class Guard:
 
     def _rows(self, query: str, parameters: Sequence[Any]) -> list[Any]:
         assert self._watching is not None
-        return self._watching.execute(query.encode(), parameters).fetchall()
+        return ours.ask(self._watching, query, parameters)
 
 
 class Opening(threading.Thread):
     """A guard that is being connected, and takes its lock, while there is other work to do."""
 
-    def __init__(self, target: Target, key: str, *, lock: bool) -> None:
+    def __init__(self, target: Target, keys: tuple[str, ...], *, lock: bool) -> None:
         super().__init__(daemon=True)
-        self._target, self._key, self._lock = target, key, lock
+        self._target, self._keys, self._lock = target, keys, lock
         self._made: Guard | psycopg.Error | None = None
         self._wanted = True
         self.start()
@@ -264,7 +294,7 @@ class Opening(threading.Thread):
     def run(self) -> None:
         """Connect."""
         try:
-            guard = Guard(self._target, self._key)
+            guard = Guard(self._target, self._keys)
         except psycopg.Error as error:
             self._made = error
             return

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from db.engine import waiting
-from db.engine.ledger import Ledger
+from db.engine.place import Ledger
 from db.engine.session import Session
 from db.engine.survey import survey
 from db.files.plan import Goal
@@ -493,7 +493,7 @@ def test_settings_of_a_finished_part_hold_again_when_it_is_resumed(project: Proj
 def test_what_cannot_be_decided_stops_with_the_choice(project: Project) -> None:
     project.write(
         "001_a.sql",
-        "-- migrate: no-transaction\nSELECT 1;\nCALL decided_by_a_person();\n",
+        "-- migrate: no-transaction\nSELECT 1;\nCREATE DATABASE decided_by_a_person;\n",
     )
     project.write("002_b.sql", "SELECT 1;")
     # What a run that was cut off leaves behind.
@@ -501,7 +501,7 @@ def test_what_cannot_be_decided_stops_with_the_choice(project: Project) -> None:
     done = project.invoke("db.migrate-run", env={"MIGRATIONS_ROLE": "no_such_role"})
     assert done.returncode == 1
     with project.cluster.connect(project.database) as conn:
-        checksum = "encode(sha256('CALL decided_by_a_person()'), 'hex')"
+        checksum = "encode(sha256('CREATE DATABASE decided_by_a_person'), 'hex')"
         conn.execute(
             "INSERT INTO migrations_unfinished (filename, unit, checksum, run_by) "
             f"SELECT '001_a.sql', 1, {checksum}, 'x'".encode()
@@ -873,7 +873,7 @@ def test_a_second_connection_that_does_not_come_is_not_waited_for_in_the_end(
     """A pooler may have no connection left for it for as long as others work."""
     proxy.hang()
     url = project.cluster.url(project.database, port=proxy.port)
-    opening = Opening(Target(from_values({}, url).parameters, 30), "key", lock=True)
+    opening = Opening(Target(from_values({}, url).parameters, 30), ("key",), lock=True)
     started = time.monotonic()
     opening.close()
     assert time.monotonic() - started < 8  # its own limit is 10
@@ -1009,7 +1009,7 @@ def test_a_long_index_build_shows_how_far_it_is_and_whom_it_waits_for(project: P
 
 def test_to_look_on_never_keeps_an_index_build_waiting(project: Project) -> None:
     """It waits for the end of every transaction that has a snapshot when it comes to that point."""
-    guard = Guard(Target(from_values({}, project.url).parameters, 30), "key")
+    guard = Guard(Target(from_values({}, project.url).parameters, 30), ("key",))
     assert guard.lock()
     with project.cluster.connect(project.database) as conn:
         conn.execute("CREATE TABLE a AS SELECT 1 AS id")

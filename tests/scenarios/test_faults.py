@@ -314,7 +314,7 @@ def test_a_ledger_that_somebody_else_has_locked_is_not_looked_at(
 def another_run(project: Project) -> Iterator[None]:
     """Be another run, whose turn it is."""
     target = Target(from_values({}, project.url).parameters, 30)
-    guard = Guard(target, "migrations:public.migrations")
+    guard = Guard(target, ("migrations:public.migrations",))
     assert guard.lock()
     try:
         yield

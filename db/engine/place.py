@@ -1,0 +1,243 @@
+"""Which table is the ledger, wherever it is, and whether it can be trusted."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+from psycopg import sql
+
+from ..errors import LedgerError
+from ..server import ours
+from ..server.ours import Connection
+
+# What the Node code reads and writes, byte for byte, and what is ours and may be null.
+THEIRS = ("id", "filename", "executed_at")
+OURS = {
+    "checksum": "pg_catalog.text",
+    "duration_ms": "integer",
+    "executed_by": "pg_catalog.text",
+}
+
+# Every table of these names, wherever it is, and whether it can be trusted with our rights.
+FIND = """
+WITH RECURSIVE mine (oid) AS (
+    SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname OPERATOR(pg_catalog.=) current_user
+    UNION
+    SELECT m.roleid FROM pg_catalog.pg_auth_members AS m
+    JOIN mine ON m.member OPERATOR(pg_catalog.=) mine.oid
+)
+SELECT n.nspname, c.relname, c.relkind::pg_catalog.text, owner.rolname,
+       owner.rolsuper OR owner.oid OPERATOR(pg_catalog.=) d.datdba
+       OR owner.rolname OPERATOR(pg_catalog.=) 'pg_database_owner'
+       OR EXISTS (SELECT FROM mine WHERE mine.oid OPERATOR(pg_catalog.=) owner.oid),
+       pg_catalog.row_security_active(c.oid),
+       ARRAY(SELECT t.tgname::pg_catalog.text FROM pg_catalog.pg_trigger AS t
+             WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT t.tgisinternal),
+       ARRAY(SELECT r.rulename::pg_catalog.text FROM pg_catalog.pg_rewrite AS r
+             WHERE r.ev_class OPERATOR(pg_catalog.=) c.oid),
+       ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute AS a
+             WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid
+               AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped ORDER BY a.attnum),
+       ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute AS a
+             WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid
+               AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
+               AND a.attnotnull AND NOT a.atthasdef
+               AND a.attidentity OPERATOR(pg_catalog.=) ''),
+       EXISTS (SELECT FROM pg_catalog.pg_index AS i
+               JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) c.oid
+                AND a.attname OPERATOR(pg_catalog.=) 'filename'
+                AND i.indkey[0] OPERATOR(pg_catalog.=) a.attnum
+               WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid AND i.indisunique AND i.indisvalid
+                 AND i.indpred IS NULL AND i.indnkeyatts OPERATOR(pg_catalog.=) 1)
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+JOIN pg_catalog.pg_roles AS owner ON owner.oid OPERATOR(pg_catalog.=) c.relowner
+JOIN pg_catalog.pg_database AS d
+  ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+WHERE c.relname OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.name[])
+  AND c.relpersistence OPERATOR(pg_catalog.<>) 't'
+ORDER BY n.nspname"""
+_OTHER_TABLES = """
+SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    WHERE c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{r,p,v,m,f}'::pg_catalog.text[])
+      AND n.nspname OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.name[])
+      AND NOT (n.nspname OPERATOR(pg_catalog.=) %s
+               AND c.relname OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.name[]))
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                      WHERE d.classid OPERATOR(pg_catalog.=) 
+                              'pg_catalog.pg_class'::pg_catalog.regclass
+                        AND d.objid OPERATOR(pg_catalog.=) c.oid
+                        AND d.deptype OPERATOR(pg_catalog.=) 'e'))
+"""
+
+
+class Ledger(NamedTuple):
+    """The table's place, and what was found there. `named`: the settings say the schema."""
+
+    schema: str
+    table: str
+    exists: bool
+    columns: tuple[str, ...]
+    has_unfinished: bool
+    is_unique: bool = True
+    named: bool = False
+    on_path: bool = True
+
+    @property
+    def complete(self) -> bool:
+        """Return whether the table needs no adopting."""
+        return self.exists and self.is_unique and set(OURS) <= set(self.columns)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return what a run locks: what it shares with all that may come to the same ledger.
+
+        Runs that leave the schema open may find or make it in different ones, so they share a key.
+        """
+        place = f"migrations:{self.schema}.{self.table}"
+        return (place,) if self.named else (f"migrations:{self.table}", place)
+
+    @property
+    def shown(self) -> str:
+        """Return its name as SQL takes it."""
+        return self.compose("{table}").decode()
+
+    def compose(self, text: str) -> bytes:
+        """Return SQL with {table} and {unfinished} replaced by their quoted names."""
+        return _composed(self.schema, self.table, text)
+
+
+class _Found(NamedTuple):
+    """A table of the ledger's name, or of the progress table's, as the catalog has it."""
+
+    schema: str
+    name: str
+    kind: str
+    owner: str
+    trusted: bool
+    secured: bool  # by row-level security that applies to us
+    triggers: list[str]
+    rules: list[str]
+    columns: list[str]
+    required: list[str]
+    is_unique: bool
+
+    @property
+    def is_ledger(self) -> bool:
+        return self.kind in ("r", "p") and set(THEIRS) <= set(self.columns) and not self.strange
+
+    @property
+    def strange(self) -> set[str]:
+        """Return the columns that another tool requires."""
+        return set(self.required) - {*THEIRS, *OURS}
+
+
+def find(conn: Connection, name: str) -> Ledger:
+    """Return where the ledger is or would be. Reads only.
+
+    `name` is `schema.table`, or `table`: the ledger of that name in whatever schema it is, or, if
+    there is none, one to be made in the first schema of the search_path. Raise `LedgerError` if
+    there are several, or what has the name is another tool's or cannot be trusted.
+    """
+    schema, _, table = name.rpartition(".")
+    return chosen(ours.ask(conn, FIND, [names(table)]), conn.schemas, schema, table)
+
+
+def names(table: str) -> list[str]:
+    return [table, f"{table}_unfinished"]
+
+
+def chosen(rows: list[ours.Row], path: tuple[str, ...], schema: str, table: str) -> Ledger:
+    every = [_Found(*row) for row in rows]
+    tables = [f for f in every if f.name == table and (f.schema == schema if schema else True)]
+    ledgers = [found for found in tables if schema or found.is_ledger]
+    if ledgers[1:]:
+        places = [f"{found.schema}.{table}" for found in ledgers]
+        raise LedgerError(
+            f"This database has {len(places)} ledgers: {', '.join(places)}. Nothing was executed.",
+            "Say which one is meant, in .env or the environment:",
+            *(f"  MIGRATIONS_TABLE={place}" for place in places[:5]),
+        )
+    # Another tool's table is in the way if unqualified names lead to it.
+    found = next(iter(ledgers or [f for f in tables if f.schema in path]), None)
+    place = found.schema if found else schema or (path[0] if path else "public")
+    beside = next((f for f in every if f.schema == place and f.name != table), None)
+    for each in filter(None, (found, beside)):
+        _refuse(each, is_ledger=each is not found or each.is_ledger)
+    if found is None:
+        return Ledger(place, table, False, (), beside is not None, named=bool(schema))
+    return Ledger(
+        place,
+        table,
+        True,
+        tuple(found.columns),
+        beside is not None,
+        found.is_unique,
+        named=bool(schema),
+        on_path=place in path,
+    )
+
+
+def _refuse(found: _Found, *, is_ledger: bool) -> None:
+    """Raise `LedgerError` for a table that is another tool's, or would run others' code as us."""
+    place = f"{found.schema}.{found.name}"
+    quoted = sql.Identifier(found.schema, found.name).as_string(None)
+    nothing = "Nothing was executed."
+    if not is_ledger:
+        columns = ", ".join(found.columns)
+        raise LedgerError(
+            f"{place} is not a ledger of this tool or of the Node scripts: "
+            f"its columns are {columns}. {nothing}",
+            "If another tool owns it, set MIGRATIONS_TABLE to another name, such as db_migrations.",
+        )
+    if not found.trusted:
+        raise LedgerError(
+            f"{place} belongs to {found.owner}, who is neither this role, nor one that it is a "
+            f"member of, nor the owner of the database or a superuser. {nothing}",
+            "What a table's owner attaches to it runs with the rights of whoever writes to it.",
+            "If it is the ledger, let an administrator give it to a role that runs migrations:",
+            f"  ALTER TABLE {quoted} OWNER TO …;",
+            "If it is not: MIGRATIONS_TABLE=another_name",
+        )
+    for what, kind, names in (
+        ("triggers", "TRIGGER", found.triggers),
+        ("rules", "RULE", found.rules),
+    ):
+        if names:
+            drops = (
+                f"DROP {kind} {sql.Identifier(n).as_string(None)} ON {quoted};" for n in names[:5]
+            )
+            raise LedgerError(
+                f"{place} has {what}, which could change what is recorded: "
+                f"{', '.join(names[:5])}. {nothing}",
+                "Remove them from the ledger:",
+                *drops,
+            )
+    if found.secured:
+        raise LedgerError(
+            f"{place} has row-level security that applies to this role, so that rows of it may "
+            f"not be seen. {nothing}",
+            f"Let its owner run: ALTER TABLE {quoted} DISABLE ROW LEVEL SECURITY;",
+        )
+
+
+def is_empty(conn: Connection, ledger: Ledger) -> bool:
+    """Return whether the schemas of the search_path, and its own, hold nothing but the ledger.
+
+    Reads only. What extensions brought along does not count.
+    """
+    schemas = [*conn.schemas, ledger.schema]
+    parameters = [schemas, ledger.schema, names(ledger.table)]
+    return not ours.ask(conn, _OTHER_TABLES, parameters)[0][0]
+
+
+@cache  # the same few, for each file
+def _composed(schema: str, table: str, text: str) -> bytes:
+    names = {"table": table, "unfinished": f"{table}_unfinished"}
+    quoted = {key: sql.Identifier(schema, name).as_string(None) for key, name in names.items()}
+    if "%s" in text:  # a percent sign in a name is no placeholder
+        quoted = {key: name.replace("%", "%%") for key, name in quoted.items()}
+    return text.format(**quoted).encode()

@@ -1,0 +1,379 @@
+"""Our own SQL means the same whoever else is in the database, and calls nothing of theirs."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from pglast import parse_sql
+from pglast.visitors import Visitor
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from tests.conftest import Project, Result
+from tests.servers import Cluster
+
+THEIRS = "/* theirs */"
+FILES = {
+    "001_plain.sql": f"CREATE TABLE {THEIRS} public.plain (id int PRIMARY KEY, name text);\n",
+    "002_wrapped.sql": f"BEGIN;\nINSERT {THEIRS} INTO public.plain VALUES (1, 'a');\nCOMMIT;\n",
+    "003_copy.sql": "COPY /* theirs */ public.plain FROM stdin;\n2\tb\n3\t\\N\n\\.\n",
+    "004_block.sql": f"DO {THEIRS} $$ BEGIN INSERT INTO public.plain VALUES (4, 'd'); END $$;\n",
+    "005_outside.sql": (
+        "-- migrate: no-transaction\n"
+        f"CREATE INDEX {THEIRS} CONCURRENTLY plain_name ON public.plain (name);\n"
+        f"UPDATE {THEIRS} public.plain SET name = 'z' WHERE id = 1;\n"
+        f"VACUUM {THEIRS} public.plain;\n"
+    ),
+    "006_undone.sql": f"CREATE TABLE {THEIRS} public.undone (id int);\n",
+    "006_undone.down.sql": f"DROP TABLE {THEIRS} public.undone;\n",
+}
+SCHEMA = f"CREATE TABLE {THEIRS} public.base (id int);\n"
+# All of these in one process: what a person would type one after the other.
+COMMANDS = (
+    ("db.plan",),
+    ("db.migrate",),
+    ("db.status", "--check"),
+    ("db.verify",),
+    ("db.rollback", "--yes"),
+    ("db.status",),
+    ("db.migrate-run",),
+    ("db.repair", "--name", "006_undone", "--forget", "--yes"),
+    ("db.repair", "--name", "006_undone", "--mark", "--yes"),
+    ("db.baseline", "--yes"),
+    ("db.dump",),
+    ("db.migrate-single", "--name", "006_undone"),
+)
+
+
+def filled(project: Project) -> Project:
+    for name, text in FILES.items():
+        project.write(name, text)
+    project.write_schema(SCHEMA)
+    return project
+
+
+def every_command(project: Project, **options: Any) -> Result:
+    return project.invoke(*itertools.chain(*COMMANDS), timeout=180, **options)
+
+
+# What is said and done
+
+
+def spoken(output: str) -> str:
+    """Return what was said, without what differs from run to run."""
+    output = re.sub(r"test_[0-9a-f]+", "DATABASE", output)
+    output = re.sub(r"\d{4}-\d\d-\d\d( at)? \d\d:\d\d(:\d\d \S+)?", "TIME", output)
+    output = re.sub(r" \([0-9a-f]{6}\)", "", output)  # which run it was
+    output = re.sub(r"\d+(\.\d+)? (ms|s)\b", "DURATION", output)
+    return re.sub(r" {2,}", "  ", output)
+
+
+def left(project: Project) -> tuple[Any, ...]:
+    """Return what the commands have left in the database, and in db/schema.sql."""
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("SET search_path = public")
+        rows = conn.execute("SELECT * FROM plain ORDER BY id").fetchall()
+        names = conn.execute(
+            "SELECT relnamespace::regnamespace::text, relname, relkind::text FROM pg_class "
+            "WHERE relnamespace::regnamespace::text !~ '^(pg_|information_schema)' ORDER BY 1, 2"
+        ).fetchall()
+        executed = conn.execute("SELECT filename FROM migrations ORDER BY id").fetchall()
+    dumped = (project.folder / "db" / "schema.sql").read_text()
+    return rows, names, executed, re.sub(r"(?m)^SET .*\n", "", dumped)
+
+
+SETTINGS = [
+    ("search_path", ""),
+    ("search_path", '"$user"'),
+    ("search_path", "public, pg_catalog"),
+    ("search_path", "nowhere"),
+    ("search_path", "pg_catalog"),
+    ("DateStyle", "SQL, DMY"),
+    ("DateStyle", "German"),
+    ("DateStyle", "Postgres, MDY"),
+    ("IntervalStyle", "sql_standard"),
+    ("TimeZone", "Asia/Kathmandu"),
+    ("client_encoding", "LATIN1"),
+    ("client_encoding", "SQL_ASCII"),
+    ("default_transaction_isolation", "serializable"),
+    ("default_transaction_isolation", "repeatable read"),
+    ("default_transaction_deferrable", "on"),
+    ("standard_conforming_strings", "off"),
+    ("row_security", "off"),
+    ("lc_messages", "C"),
+    ("quote_all_identifiers", "on"),
+    ("extra_float_digits", "-3"),
+    ("bytea_output", "escape"),
+    ("array_nulls", "off"),
+    ("transform_null_equals", "on"),
+    ("synchronous_commit", "off"),
+]
+
+
+@pytest.fixture(scope="session")
+def expected(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """What is said and left where nothing is set."""
+    folder = tmp_path_factory.mktemp("plain") / "project"
+    folder.mkdir()
+    project = filled(Project(folder, cluster, cluster.create_database()))
+    done = every_command(project)
+    assert done.returncode == 0, done.output
+    yield spoken(done.output), left(project)
+    project.close()
+
+
+@pytest.mark.parametrize("by", ["role", "database"])
+@pytest.mark.parametrize(("name", "value"), SETTINGS, ids=lambda each: str(each) or "empty")
+def test_no_setting_changes_what_is_done_or_said(
+    project: Project, expected: Any, name: str, value: str, by: str
+) -> None:
+    filled(project)
+    database = sql.Identifier(project.database)
+    path = name == "search_path"
+    with project.cluster.connect() as conn:
+        change = sql.SQL("ALTER DATABASE {} SET {} = ").format(database, sql.Identifier(name))
+        if by == "role":
+            change = sql.SQL("ALTER ROLE postgres IN DATABASE {} SET {} = ").format(
+                database, sql.Identifier(name)
+            )
+        conn.execute(change + (sql.SQL(value or "''") if path else sql.Literal(value)))
+    done = every_command(project)
+    assert done.returncode == 0, done.output
+    said, found = expected
+    # Where the ledger is made is on no path then, which is said.
+    shown = re.sub(r"note: the ledger is .* not on the search_path\n", "", done.output)
+    assert spoken(shown) == said
+    assert left(project) == found
+
+
+# What is called
+
+
+class Unqualified(Visitor):
+    """Collects what a search_path would have to find."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.own: set[str] = set()
+
+    def visit_CommonTableExpr(self, _: Any, node: Any) -> None:
+        self.own.add(node.ctename)
+
+    def visit_RangeVar(self, _: Any, node: Any) -> None:
+        if node.schemaname is None:
+            self.found.append(f"table {node.relname}")
+
+    def visit_FuncCall(self, _: Any, node: Any) -> None:
+        names = [name.sval for name in node.funcname]
+        if names[0] != "pg_catalog":
+            self.found.append(f"function {'.'.join(names)}")
+
+    def visit_A_Expr(self, _: Any, node: Any) -> None:
+        names = [name.sval for name in node.name]
+        if names[0] != "pg_catalog":
+            self.found.append(f"operator {'.'.join(names)}")
+
+    def visit_TypeName(self, _: Any, node: Any) -> None:
+        names = [name.sval for name in node.names or ()]
+        if names and names[0] not in ("pg_catalog", "serial"):
+            self.found.append(f"type {'.'.join(names)}")
+
+    def visit_JoinExpr(self, _: Any, node: Any) -> None:
+        if node.usingClause or node.isNatural:
+            self.found.append("USING")
+
+    def visit_CaseExpr(self, _: Any, node: Any) -> None:
+        if node.arg:
+            self.found.append("CASE … WHEN")
+
+
+def unqualified(text: str) -> list[str]:
+    visitor = Unqualified()
+    visitor(parse_sql(text))
+    return [each for each in visitor.found if each.removeprefix("table ") not in visitor.own]
+
+
+def statements_of(log: str) -> Iterator[str]:
+    """Yield our statements of a server's log; those of a file and of pg_dump are left out."""
+    entries = re.split(r"(?m)^@@", log)
+    for entry in entries:
+        found = re.match(r"(.*?)@@ LOG:  (?:statement|execute <unnamed>): (.*)", entry, re.DOTALL)
+        if found and THEIRS not in found[2] and found[1] != "pg_dump":
+            yield found[2].replace("\n\t", "\n")
+
+
+@pytest.fixture(scope="session")
+def ours(binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
+    """Every statement of ours that the commands send, as a server has logged it."""
+    options = {"log_statement": "all", "log_line_prefix": "@@%a@@ ", "log_min_messages": "log"}
+    cluster = Cluster(binaries, options=options)
+    try:
+        folder = tmp_path_factory.mktemp("logged") / "project"
+        folder.mkdir()
+        project = filled(Project(folder, cluster, cluster.create_database()))
+        begin = cluster.log.stat().st_size
+        assert project.invoke("db.create").returncode == 0
+        done = every_command(project)
+        assert done.returncode == 0, done.output
+        project.write("007_waits.sql", f"ALTER TABLE {THEIRS} public.plain ADD later int;\n")
+        with cluster.connect(project.database, application_name="pg_dump") as conn:
+            with conn.transaction():
+                conn.execute("SELECT * FROM public.plain")
+                waiting = project.popen("db.migrate-run")
+                assert waiting.stdout is not None
+                while "blocked by" not in waiting.stdout.readline():
+                    assert waiting.poll() is None
+            assert waiting.wait(60) == 0
+        logged = cluster.log.read_bytes()[begin:].decode()
+        project.close()
+    finally:
+        cluster.remove()
+    yield tuple(dict.fromkeys(statements_of(logged)))
+
+
+def test_our_statements_name_the_schema_of_all_that_they_use(ours: tuple[str, ...]) -> None:
+    assert any("pg_blocking_pids" in text for text in ours)
+    assert any("pg_try_advisory_xact_lock" in text for text in ours)
+    assert {text: wrong for text in ours if (wrong := unqualified(text))} == {}
+
+
+def test_what_is_not_qualified_is_found() -> None:
+    text = "SELECT f(a), a = b, a::text FROM t JOIN pg_catalog.u USING (id)"
+    found = ["function f", "operator =", "type text", "table t", "USING"]
+    assert sorted(unqualified(text)) == sorted(found)
+    assert unqualified("SELECT 1 OPERATOR(pg_catalog.=) extract(epoch FROM x)") == []
+
+
+TYPES = (
+    *("text", "varchar", "name", "char(1)", '"char"', "int2", "int4", "int8", "numeric", "float8"),
+    *("bool", "oid", "regclass", "timestamptz", "interval", "text[]", "name[]", "int4[]", "oid[]"),
+)
+POLYMORPHIC = {"anyelement", "anyarray", "anynonarray", "anycompatible", "anycompatiblearray"}
+
+
+def shadows(conn: psycopg.Connection[TupleRow], schema: str, statements: tuple[str, ...]) -> int:
+    """Put a function or operator for each that could be preferred into a schema; return how many.
+
+    What our SQL names, with every exact type of arguments that the server would convert from.
+    """
+    text = "\n".join(statements)
+    words = sorted(set(re.findall(r"\b([a-z_][a-z_0-9]*)\s*\(", text)) | {"date_part", "extract"})
+    signs = sorted(
+        set(re.findall(r"OPERATOR\(pg_catalog\.(\S+?)\)", text)) | {"=", "<>", "~", "||"}
+    )
+    implicit: dict[str, set[str]] = {}
+    for source, target in conn.execute(
+        "SELECT castsource::regtype::text, casttarget::regtype::text FROM pg_cast "
+        "WHERE castcontext = 'i'"
+    ):
+        implicit.setdefault(target, set()).add(source)
+    declared = conn.execute(
+        "SELECT p.proname, ARRAY(SELECT a::regtype::text FROM unnest(p.proargtypes::oid[]) a), "
+        "p.prorettype::regtype::text, p.proretset FROM pg_proc p "
+        "WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = ANY (%s)",
+        [words],
+    ).fetchall()
+    wanted: dict[tuple[str, tuple[str, ...]], str] = {}
+    for name, arguments, result, is_set in declared:
+        choices = [
+            TYPES if a in POLYMORPHIC or a == '"any"' else (a, *sorted(implicit.get(a, ())))
+            for a in arguments
+        ]
+        for types in itertools.islice(itertools.product(*choices), 400):
+            kind = types[0].removesuffix("[]") if result in POLYMORPHIC and types else result
+            wanted[name, types] = f"SETOF {kind}" if is_set else kind
+    made = 0
+    with conn.pipeline():
+        for (name, types), result in wanted.items():
+            made += _made(conn, schema, name, types, result)
+        for left_type, right_type in itertools.product(TYPES, TYPES):
+            made += _made(conn, schema, "shadow_of_operator", (left_type, right_type), "bool")
+    for sign, left_type, right_type in itertools.product(signs, TYPES, TYPES):
+        try:
+            conn.execute(
+                f"CREATE OPERATOR {schema}.{sign} (FUNCTION = {schema}.shadow_of_operator, "
+                f"LEFTARG = {left_type}, RIGHTARG = {right_type})".encode()
+            )
+            made += 1
+        except psycopg.errors.DuplicateFunction:
+            pass  # char(1) and "char" are written in more than one way
+    return made
+
+
+def _made(
+    conn: psycopg.Connection[TupleRow], schema: str, name: str, types: tuple[str, ...], result: str
+) -> int:
+    body = (
+        f"BEGIN PERFORM pg_catalog.nextval('{schema}.fired'); "
+        f"RAISE EXCEPTION 'a shadow of {name} was called'; END"
+    )
+    conn.execute(
+        f"DO $do$ BEGIN CREATE FUNCTION {schema}.{name}({', '.join(types)}) RETURNS {result} "
+        f"LANGUAGE plpgsql AS $$ {body} $$; "
+        f"EXCEPTION WHEN OTHERS THEN NULL; END $do$".encode()
+    )
+    return 1
+
+
+@pytest.mark.parametrize(
+    "path", ["evil, pg_catalog, public", "public, evil"], ids=["before pg_catalog", "behind it"]
+)
+def test_no_function_or_operator_of_others_is_called(
+    project: Project, ours: tuple[str, ...], path: str
+) -> None:
+    """Exact argument types are preferred to what the server has to convert, in any schema."""
+    filled(project)
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE SCHEMA evil")
+        conn.execute("CREATE SEQUENCE evil.fired")
+        assert shadows(conn, "evil", ours) > 2000
+        conn.execute(f"ALTER DATABASE {project.database} SET search_path = {path}".encode())
+    with project.cluster.connect(project.database) as conn:  # they are there, and would fire
+        with pytest.raises(psycopg.Error, match="a shadow of unnest was called"):
+            conn.execute("SELECT * FROM unnest(ARRAY['a'::text])")
+        with pytest.raises(psycopg.Error, match="a shadow of shadow_of_operator was called"):
+            conn.execute("SELECT 'a'::varchar = 'b'::varchar")
+        conn.execute("SELECT setval('evil.fired', 1, false)")
+    done = every_command(project)
+    assert done.returncode == 0, done.output
+    with project.cluster.connect(project.database) as conn:
+        assert conn.execute("SELECT is_called FROM evil.fired").fetchone() == (False,)
+
+
+def test_an_ordinary_role_gains_nothing_by_an_overload(project: Project) -> None:
+    filled(project)
+    assert project.invoke("db.migrate").returncode == 0
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("DROP ROLE IF EXISTS mallory")
+        conn.execute("CREATE ROLE mallory")
+        try:
+            conn.execute("GRANT CREATE ON SCHEMA public TO mallory")
+            conn.execute("SET ROLE mallory")
+            grab = (
+                "IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) "
+                "THEN EXECUTE 'ALTER ROLE mallory SUPERUSER'; END IF"
+            )
+            again = "RETURN QUERY SELECT * FROM pg_catalog.unnest(a)"
+            for arguments, result, body in (
+                ("unnest(a text[])", "SETOF text", again),
+                ("format(f text, a name, b name)", "text", "RETURN ''"),
+            ):
+                conn.execute(
+                    f"CREATE FUNCTION public.{arguments} RETURNS {result} LANGUAGE plpgsql "
+                    f"AS $$ BEGIN {grab}; {body}; END $$".encode()
+                )
+            conn.execute("RESET ROLE")
+            for command in (("db.status",), ("db.verify",), ("db.plan",), ("db.dump",)):
+                project.invoke(*command)
+            query = "SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'"
+            assert conn.execute(query).fetchone() == (False,)
+        finally:
+            conn.execute("DROP OWNED BY mallory CASCADE")
+            conn.execute("DROP ROLE mallory")
