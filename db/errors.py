@@ -145,7 +145,13 @@ def refuse(refusals: Sequence[FilesError], state: str, more: str) -> None:
 
 
 class FileChanged(FilesError):
-    """A file was cut off or written to while it was read, so it is another text by now."""
+    """A file is another one than a moment ago: `shown` was cut off, written to or taken away."""
+
+    def __init__(self, shown: str, became: str) -> None:
+        super().__init__(
+            f"{shown} {became}.", "Leave it as it is for so long, and type the same command again."
+        )
+        self.shown = shown
 
 
 class LedgerError(MigrationsError):

@@ -112,3 +112,9 @@ def test_a_span_is_the_same_however_it_is_read(path: Path) -> None:
     assert source.line_start(BLOCK + 3) == text.rfind(b"\n", 0, BLOCK + 3) + 1
     source.close()
     source.close()
+
+
+def test_a_file_that_is_gone_is_an_error_of_ours(path: Path) -> None:
+    path.unlink()
+    with pytest.raises(FileChanged, match=r"^a\.sql cannot be read any more: No such file"):
+        Script.open(path, "a.sql")

@@ -197,13 +197,13 @@ class Run:
 
         found, refused = False, list[FilesError]()
         for migration in self._survey.todo:
-            with Script.open(migration.path, migration.shown) as script:
-                try:
+            try:
+                with Script.open(migration.path, migration.shown) as script:
                     script.check()
                     units.check(script, self._survey.progress.get(migration.filename, ()))
                     found |= not script.directives.transaction
-                except FilesError as error:
-                    refused.append(error)
+            except FilesError as error:
+                refused.append(error)
         refuse(refused, "Nothing was executed.", self._goal.preview)
         return found
 
@@ -281,14 +281,9 @@ class Run:
     def _running(self, migration: Migration) -> Running:
         from ..sql.script import Script
 
-        try:
-            script = Script.open(migration.path, migration.shown)
-        except OSError as error:
-            message = f"{migration.shown} was not executed: it cannot be read any more"
-            raise FilesError(f"{message} ({error.strerror}).") from None
+        script = Script.open(migration.path, migration.shown)
         if script.checksum != migration.checksum:
-            message = f"{migration.shown} was changed while the run went on; it was not executed."
-            raise FilesError(message, f"Run it again: invoke {self._goal.command}")
+            raise FileChanged(migration.shown, "was changed while the run went on")
         return Running(migration, script)
 
     def _transaction(self, running: Running, *, flush: bool) -> Iterator[Command]:
@@ -414,11 +409,13 @@ class Run:
         """Return the error of a file that became another one while it was sent."""
         self._session.rollback()
         todo = self._still(todo)
-        units = ledger.read_progress(self._session.conn, self._ledger).get(todo[0].filename, ())
+        name = next((m.filename for m in todo if m.shown == changed.shown), "")
+        units = ledger.read_progress(self._session.conn, self._ledger).get(name, ())
         done = sum(unit.finished for unit in units)
-        left = f"{done} of its statements stay executed" if done else "Nothing of it was executed"
+        left = f"{done} of its statements stay executed" if done else "It was not executed"
         return FilesError(
-            f"{changed.message} {left}. {self._standing(todo)}",
+            f"{changed.message} {left if name else 'Another run has executed it'}. "
+            f"{self._standing(todo)}",
             f"Leave the file as it is while it runs, then: invoke {self._goal.command}",
         )
 

@@ -63,9 +63,9 @@ class Script:
 
     @classmethod
     def open(cls, path: Path, shown: str) -> Script:
-        """Return the script of a file. Raise `OSError` if it cannot be read.
+        """Return the script of a file. Raise `FileChanged` if it cannot be read any more.
 
-        Whatever reads on in it raises `FileChanged` if the file was changed meanwhile.
+        Whatever reads on in it raises that as well, if the file was changed meanwhile.
         """
         return cls(Source.open(path, shown))
 
@@ -160,7 +160,7 @@ class Script:
         for found in self._commands():
             if found.outside is not None and (opening or found.kind in _CONTROL):
                 raise self.error(
-                    "outside in a BEGIN … COMMIT block: a block is one transaction",
+                    "a statement runs outside, and a BEGIN … COMMIT block is one transaction",
                     "Move the statement out of the block, or delete this line.",
                     at=found.outside,
                 )
@@ -198,7 +198,7 @@ class Script:
         for found in self._commands():
             if found.outside is not None:
                 raise self.error(
-                    "outside in a file that is one transaction",
+                    "a statement runs outside, and this file is one transaction",
                     "Put this on a line at the top: -- migrate: no-transaction",
                     "Or delete this line.",
                     at=found.outside,

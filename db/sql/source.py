@@ -18,7 +18,6 @@ from pathlib import Path
 from ..errors import FileChanged
 
 BLOCK = 1 << 20  # bytes; a file of fewer is kept
-_ADVICE = "Leave the file as it is for so long, and type the same command again."
 _HELD = 3  # blocks that stay in memory
 
 
@@ -33,8 +32,11 @@ class Source:
 
     @classmethod
     def open(cls, path: Path, shown: str) -> Source:
-        """Return the source of a file. Raise `OSError` if it cannot be read."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        """Return the source of a file. Raise `FileChanged` if it cannot be read any more."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise FileChanged(shown, f"cannot be read any more: {error.strerror}") from None
         size = os.fstat(descriptor).st_size
         if size < BLOCK:
             with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123  # is open already
@@ -99,14 +101,13 @@ class _Large(Source):
             while len(read) < wanted:
                 more = os.pread(self._descriptor, wanted - len(read), start + len(read))
                 if not more:
-                    raise FileChanged(f"{self.shown} was cut off while it was read.", _ADVICE)
+                    raise FileChanged(self.shown, "was cut off while it was read")
                 read += more
         except OSError as error:
-            message = f"{self.shown} cannot be read any more: {error.strerror}."
-            raise FileChanged(message, _ADVICE) from None
+            raise FileChanged(self.shown, f"cannot be read any more: {error.strerror}") from None
         digest = hashlib.sha256(read).digest()
         if self._digests.setdefault(number, digest) != digest:
-            raise FileChanged(f"{self.shown} was written to while it was read.", _ADVICE)
+            raise FileChanged(self.shown, "was written to while it was read")
         while len(self._blocks) >= _HELD:
             del self._blocks[next(iter(self._blocks))]
         self._blocks[number] = read

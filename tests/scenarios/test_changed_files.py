@@ -52,8 +52,8 @@ def emptied(path: Path) -> None:
 @pytest.mark.parametrize(
     ("head", "text", "left"),
     [
-        ("lock-timeout=0", copy, "Nothing of it was executed."),
-        ("lock-timeout=0", inserts, "Nothing of it was executed."),
+        ("lock-timeout=0", copy, "It was not executed."),
+        ("lock-timeout=0", inserts, "It was not executed."),
         ("no-transaction, lock-timeout=0", copy, "3 of its statements stay executed."),
     ],
     ids=["COPY data", "INSERT statements", "a no-transaction file"],
