@@ -76,7 +76,7 @@ class Proxy:
             self._budget = {side: n for side, n in wanted.items() if n is not None}
 
     def cut_before(self, text: bytes, times: int = 1) -> None:
-        """Break every link in place of what a client sends with this text in it, so many times."""
+        """Break a link in place of what its client sends with this text in it, so many times."""
         with self.lock:
             self._unwanted, self._times = text, times
 
@@ -273,7 +273,7 @@ class _Link:
             if not data:
                 break
             if self.proxy.refuses(side, data):
-                self.proxy.cut()
+                self.close()
                 return
             limit = self.proxy.allowed(side, len(data))
             passed = data[:limit]

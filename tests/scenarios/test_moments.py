@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psycopg
@@ -15,6 +17,8 @@ from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy
 from tests.scenarios import mixed
 from tests.scenarios.test_engine import many, running, scalar, valid, wait_for
+from tests.scenarios.test_faults import another_run
+from tests.servers import PgBouncer
 
 GHOST = "SELECT pg_sleep(600) WHERE nextval('tries') = 1;\n"  # only the first time
 
@@ -69,6 +73,61 @@ def test_a_commit_whose_answer_was_lost_is_reported_as_executed(
     said = mixed.ended(process)
     assert process.returncode == 0, said
     assert "1 file executed" in said
+
+
+def test_a_connection_that_is_lost_each_time_is_an_error_in_the_end(
+    project: Project, proxy: Proxy
+) -> None:
+    many(project, 1)
+    proxy.cut_before(b"INSERT INTO", times=1_000_000)
+    env = {"DATABASE_URL": project.cluster.url(project.database, port=proxy.port)}
+    done = project.invoke("db.migrate-run", env=env)
+    assert done.returncode == 1, done.output
+    assert "lost 4 times" in done.stderr
+    assert project.executed() == []
+
+
+def test_a_connection_that_is_lost_now_and_then_is_made_again_each_time(project: Project) -> None:
+    """What got done in between shows that it is worth it."""
+    tries(project)
+    end = "SELECT pg_terminate_backend(pg_backend_pid()) WHERE nextval('tries') % 2 = 1;\n"
+    for n in range(1, 7):
+        project.write(f"{n:03}_t{n}.sql", f"CREATE TABLE t{n} (id int);\n{end}")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+    assert len(project.executed()) == 6
+
+
+def test_a_second_connection_that_breaks_at_once_is_asked_for_again(
+    project: Project, proxy: Proxy
+) -> None:
+    names = many(project, 2)
+    proxy.cut_before(b"migrations guard", times=2)
+    env = {"DATABASE_URL": project.cluster.url(project.database, port=proxy.port)}
+    done = project.invoke("db.migrate-run", env=env)
+    assert done.returncode == 0, done.output
+    assert "no second connection" not in done.stdout
+    assert project.executed() == names
+
+
+def test_what_a_pooled_connection_holds_does_not_meet_the_first_file(project: Project) -> None:
+    pooler = PgBouncer(project.cluster, pool_size=1)
+    try:
+        with psycopg.connect(pooler.url(project.database), autocommit=True) as other:
+            other.execute("SET work_mem = '77MB'")
+            other.execute("CREATE TEMP TABLE left_over (id int)")
+        project.write(
+            "001_a.sql",
+            "CREATE TABLE seen AS SELECT current_setting('work_mem') AS w, "
+            "to_regclass('left_over') IS NULL AS gone;",
+        )
+        env = {"DATABASE_URL": pooler.url(project.database), "MIGRATIONS_GUARD": "off"}
+        done = project.invoke("db.migrate-run", env=env)
+    finally:
+        pooler.remove()
+    assert done.returncode == 0, done.output
+    with project.cluster.connect(project.database) as conn:
+        assert conn.execute("SELECT w <> '77MB', gone FROM seen").fetchall() == [(True, True)]
 
 
 # 2. What was committed without waiting for the disk
@@ -152,14 +211,43 @@ def test_a_serialization_failure_is_tried_again(project: Project) -> None:
 def test_a_file_that_another_run_executes_is_waited_for_however_long_it_takes(
     project: Project,
 ) -> None:
-    """MIGRATIONS_LOCK_WAIT is for locks that the application holds."""
-    project.write("001_a.sql", "CREATE TABLE t1 (n int);\nSELECT pg_sleep(4);\n")
+    """MIGRATIONS_LOCK_WAIT is for locks of the application. It waits at the file's beginning."""
+    tries(project)
+    wait = "SELECT pg_advisory_xact_lock(77)"
+    project.write("001_a.sql", f"SELECT nextval('tries');\n{wait};\n")
     env = {"MIGRATIONS_GUARD": "off", "MIGRATIONS_LOCK_WAIT": "1s"}
-    runs = [mixed.start(project, env) for _ in range(2)]
-    for run in runs:
+    with in_the_way(project, wait):
+        first = mixed.start(project, {**env, "MIGRATIONS_LOCK_TIMEOUT": "2min"})
+        wait_for(running(project, wait))
+        second = mixed.start(project, env)
+        mixed.wait_for_line(second, "another run, which executes 001_a.sql")
+        time.sleep(2)
+        assert second.poll() is None
+    for run in (first, second):
         said = mixed.ended(run)
         assert run.returncode == 0, said
     assert project.executed() == ["001_a.sql"]
+    assert scalar(project, "SELECT last_value FROM tries") == 1
+
+
+def test_where_the_guard_is_off_another_run_keeps_nobody_waiting(project: Project) -> None:
+    names = many(project, 2)
+    with another_run(project):
+        done = project.invoke("db.migrate-run", env={"MIGRATIONS_GUARD": "off"})
+    assert done.returncode == 0, done.output
+    assert project.executed() == names
+
+
+def test_a_run_that_waits_for_its_turn_ends_when_nothing_is_left_to_do(project: Project) -> None:
+    names = many(project, 2)
+    with another_run(project):
+        waiting = mixed.start(project)
+        mixed.wait_for_line(waiting, "another run")
+        done = project.invoke("db.migrate-run", env={"MIGRATIONS_GUARD": "off"})
+        assert done.returncode == 0, done.output
+        said = mixed.ended(waiting)
+        assert waiting.returncode == 0, said
+    assert project.executed() == names
 
 
 def test_a_checksum_that_somebody_else_has_recorded_meanwhile_stays(project: Project) -> None:
@@ -192,8 +280,9 @@ def test_no_limit_of_the_server_ends_the_turn_of_a_run(project: Project) -> None
         project.write(f"{n:03}_t{n}.sql", f"CREATE TABLE t{n} ();\nSELECT pg_sleep(0.8);\n")
     process = mixed.start(project)
     mixed.wait_for_line(process, "003_t3.sql")
-    guards = [name for _, name in mixed.applications(project) if "guard" in name]
-    assert len(guards) >= 1, "the turn was lost"
+    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = "
+    mine = f"(SELECT oid FROM pg_database WHERE datname = '{project.database}')"
+    assert scalar(project, held + mine) == 1
     said = mixed.ended(process)
     assert process.returncode == 0, said
     assert len(project.executed()) == 4
@@ -308,7 +397,85 @@ def waiting_for(table: str) -> str:
     )
 
 
-# 5. What does not grow
+def test_a_statement_that_another_run_is_still_at_work_on_is_waited_for(project: Project) -> None:
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE TABLE a AS SELECT 1 AS id")
+    project.write("001_a.sql", "-- migrate: no-transaction\nVACUUM a;\n")
+    env = {"MIGRATIONS_GUARD": "off"}
+    at_work = (
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'VACUUM a%'"
+    )
+    with in_the_way(project, "LOCK TABLE a IN SHARE UPDATE EXCLUSIVE MODE"):
+        first = mixed.start(project, env)
+        wait_for(running(project, "VACUUM a"))
+        second = mixed.start(project, env)
+        mixed.wait_for_line(second, "another run, which executes 001_a.sql")
+        time.sleep(2)
+        assert scalar(project, at_work) == 1
+    for run in (first, second):
+        said = mixed.ended(run)
+        assert run.returncode == 0, said
+    assert project.executed() == ["001_a.sql"]
+
+
+def test_an_index_that_another_session_builds_is_no_leftover(project: Project) -> None:
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE TABLE a AS SELECT 1 AS id")
+    build = "CREATE INDEX CONCURRENTLY IF NOT EXISTS a_id ON a (id)"
+    project.write("001_a.sql", f"-- migrate: no-transaction\n{build};\n")
+    with ThreadPoolExecutor(1) as pool, project.cluster.connect(project.database) as builder:
+        with in_the_way(project, "INSERT INTO a VALUES (0)"):
+            by_hand = pool.submit(builder.execute, build.replace("IF NOT EXISTS ", "").encode())
+            wait_for(lambda: scalar(project, "SELECT to_regclass('a_id') IS NOT NULL") is True)
+            process = mixed.start(project)
+            mixed.wait_for_line(process, "another session, which builds this index")
+        by_hand.result(60)
+    said = mixed.ended(process)
+    assert process.returncode == 0, said
+    assert valid(project, "a_id") is True
+
+
+def test_a_statement_that_failed_is_not_in_doubt(project: Project) -> None:
+    project.write("001_a.sql", "-- migrate: no-transaction\nCALL missing();\n")
+    for _ in range(2):
+        done = project.invoke("db.migrate-run")
+        assert done.returncode == 1
+        assert "(42883)" in done.stderr
+
+
+def test_line_ends_are_no_edit_of_a_finished_part(project: Project) -> None:
+    head = "-- migrate: no-transaction\nCREATE TABLE a (\n    id int\n);\n"
+    project.write("001_a.sql", head + "SELECT 1/0;\n")
+    assert project.invoke("db.migrate-run").returncode == 1
+    project.write("001_a.sql", f"{head}CREATE TABLE t1 ();\n".replace("\n", "\r\n"))
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+    assert project.executed() == ["001_a.sql"]
+
+
+# 5. What a database holds
+
+
+@pytest.mark.parametrize("first", ["extension", "failure"])
+def test_what_is_no_table_of_anybody_leaves_a_database_empty(project: Project, first: str) -> None:
+    """An extension's view, and the ledger's own two tables: the base schema is loaded."""
+    if first == "extension":
+        with project.cluster.connect(project.database) as conn:
+            conn.execute("CREATE EXTENSION pg_buffercache")
+    else:
+        project.write("001_a.sql", "-- migrate: no-transaction\nSELECT 1;\n")
+        good = (project.folder / "db" / "schema.sql").read_text()
+        project.write_schema(good + "\nSELECT 1/0;\n")
+        assert project.invoke("db.migrate").returncode == 1
+        assert scalar(project, "SELECT to_regclass('migrations_unfinished') IS NOT NULL") is True
+        project.write_schema(good)
+    done = project.invoke("db.migrate")
+    assert done.returncode == 0, done.output
+    assert project.executed()[0] == "schema.sql"
+    assert scalar(project, "SELECT to_regclass('campaigns') IS NOT NULL") is True
+
+
+# 6. What does not grow
 
 
 def test_what_is_sent_ahead_of_its_results_is_limited(project: Project) -> None:
@@ -330,6 +497,33 @@ def test_what_is_sent_ahead_of_its_results_is_limited(project: Project) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 90  # MB; what is sent is 96
+
+
+def test_a_dump_is_on_the_disk_before_it_replaces_the_file(project: Project) -> None:
+    many(project, 1)
+    assert project.invoke("db.migrate-run").returncode == 0
+    code = (
+        "import os\n"
+        "flush = os.fsync\n"
+        "def seen(file):\n"
+        "    flush(file)\n"
+        "    print('flushed', os.fstat(file).st_ino)\n"
+        "os.fsync = seen\n"
+        "from invoke.main import program; program.run()\n"
+    )
+    dump = project.folder / "dumped.sql"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "db.dump", "--file", dump],
+        cwd=project.folder,
+        env=project.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"flushed {dump.stat().st_ino}\n" in done.stdout
 
 
 def test_of_many_notices_the_latest_are_kept(project: Project) -> None:
