@@ -3,18 +3,24 @@
 from db import migrate
 
 executed = migrate("postgresql://deploy@localhost/app", "migrations")
+
+Installed from a wheel, the same package is named invoke_pg_migrations.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from . import errors, events
     from .api import baseline, migrate, plan, rollback, status, verify
     from .settings import Settings
 
+    __version__: str
+
 __all__ = [
     "Settings",
+    "__version__",
     "baseline",
     "errors",
     "events",
@@ -26,14 +32,17 @@ __all__ = [
 ]
 _API = {"baseline", "migrate", "plan", "rollback", "status", "verify"}
 
+if not TYPE_CHECKING:  # a type checker would take any name for one that is there
 
-def __getattr__(name: str) -> Any:
-    # Lazily (PEP 562): `invoke --list` must not pay for psycopg.
-    from importlib import import_module
+    def __getattr__(name: str) -> object:
+        # Lazily (PEP 562): `invoke --list` must not pay for psycopg.
+        from importlib import import_module, metadata
 
-    homes = {**dict.fromkeys(_API, ".api"), "Settings": ".settings"}
-    if name in homes:
-        return getattr(import_module(homes[name], __name__), name)
-    if name in ("errors", "events"):
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        homes = {**dict.fromkeys(_API, ".api"), "Settings": ".settings"}
+        if name in homes:
+            return getattr(import_module(homes[name], __name__), name)
+        if name in ("errors", "events"):
+            return import_module(f".{name}", __name__)
+        if name == "__version__":
+            return metadata.version("invoke-pg-migrations")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,37 +1,51 @@
-"""What the environment and `.env` say, checked and in one record."""
+"""What the environment, `.env` and `invoke.yaml` say, checked and in one record."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from urllib.parse import quote
+from typing import NamedTuple
 
 from .errors import SettingsError
 
-# The folder that holds tasks.py: its .env is read, and never a parent folder's.
-ROOT = Path(__file__).resolve().parents[1]
-
 EMBEDDED_DATABASE = "whatsapp"
+_SCHEMA = "db/schema.sql"
 _UNITS_MS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000}
 
+NAMES = (  # in lower case, and without MIGRATIONS_, also the keys of invoke.yaml
+    "MIGRATIONS_DIR",
+    "MIGRATIONS_SCHEMA",
+    "MIGRATIONS_TABLE",
+    "MIGRATIONS_ROLE",
+    "MIGRATIONS_CONNECT_TIMEOUT",
+    "MIGRATIONS_LOCK_TIMEOUT",
+    "MIGRATIONS_LOCK_WAIT",
+    "MIGRATIONS_SYNC",
+    "MIGRATIONS_GUARD",
+)
+_PREFIX = "MIGRATIONS_"
+# libpq's variables that name a target; the others complete one, whoever has named it.
+_SERVER = {"PGHOST": "host", "PGHOSTADDR": "hostaddr", "PGSERVICE": "service"}
+_TARGET = {**_SERVER, "PGDATABASE": "dbname"}
+_NEVER_COMMITTED = re.compile("url|pass|secret|host|port|user|database|dbname|_pg")
+
 _NO_SETTINGS = """\
-Put one of these into .env beside tasks.py (.env.example has them all), or into the environment:
+Put one of these into {file}, or into the environment:
   DATABASE_URL=embedded:                                    a PostgreSQL of its own, for development
   DATABASE_URL=postgresql://user:password@host:5432/name    a server
   PGHOST=… PGPORT=… PGDATABASE=… PGUSER=… PGPASSWORD=…      the same, no URL-escaping needed"""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """One project's settings. `parameters` are libpq's, and may hold the password: never shown."""
 
-    parameters: Mapping[str, str] = field(repr=False)
+    parameters: Mapping[str, str]
     folder: Path
     schema: Path
-    root: Path = ROOT
+    root: Path  # what relative paths are relative to, and where .env stands
+    schema_named: bool = False  # and not only looked for where it usually is
     embedded: Path | None = None
     ledger: str = "migrations"
     role: str = ""
@@ -40,6 +54,9 @@ class Settings:
     lock_wait_s: float = 300.0
     sync_each: bool = False
     guard: bool = True
+
+    def __repr__(self) -> str:
+        return f"Settings(root={self.root!r}, folder={self.folder!r}, ledger={self.ledger!r})"
 
     @classmethod
     def of(
@@ -58,7 +75,7 @@ class Settings:
         # The null device is no file, so there is no base schema.
         base = Path(os.devnull if schema is None else schema).absolute()
         given = {"MIGRATIONS_DIR": str(Path(folder).absolute()), "MIGRATIONS_SCHEMA": str(base)}
-        return from_values({**(values or {}), **given}, url, root=Path.cwd())
+        return from_values({**(values or {}), **given}, url)
 
     def shown(self, path: Path) -> str:
         """Return the path as people type it: relative to the project where it is inside."""
@@ -66,62 +83,188 @@ class Settings:
 
 
 def read(
-    environ: Mapping[str, str] | None = None, root: Path = ROOT, *, required: bool = True
+    root: Path,
+    committed: object = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    required: bool = True,
 ) -> Settings:
-    """Return the settings of the environment, and below them those of `root/.env`.
+    """Return the settings of the environment, below them those of `root/.env`, and then those
+    that are `committed`: what invoke's configuration has under `db`.
 
-    Raise `SettingsError` if nothing says which database, unless that is not `required`, or a value
-    cannot be understood.
+    Raise `SettingsError` if nothing says which database, unless that is not `required`, or a name
+    or a value cannot be understood.
     """
-    values = _written(environ, root)
-    url = values.get("DATABASE_URL", "").strip()
-    libpq = _libpq_variables(values)
-    named = url or libpq.keys() & {"host", "hostaddr", "service", "dbname"}
-    if required and not named:
+    env, written = _levels(environ, root)
+    where = _target(env, written, root)
+    if required and where == (None, {}):
         raise SettingsError(
-            "No database is named: DATABASE_URL and PGHOST are not set.", _NO_SETTINGS
+            "No database is named: DATABASE_URL and PGHOST are not set.",
+            _NO_SETTINGS.format(file=root / ".env"),
         )
-    return from_values(values, url, libpq if named else None, root)
+    return _settings(_own(env, written, committed), *where, root)
 
 
-def offline(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Settings:
+def offline(
+    root: Path, committed: object = None, environ: Mapping[str, str] | None = None
+) -> Settings:
     """Return the settings without a database, for what needs no driver either."""
-    return from_values(_written(environ, root), "", root=root)
+    return _settings(_own(*_levels(environ, root), committed), None, {}, root)
 
 
-def _written(environ: Mapping[str, str] | None, root: Path) -> dict[str, str]:
-    env = dict(os.environ if environ is None else environ)
-    if not (root / ".env").exists():  # in most deploys, which need not pay for the import
-        return env
-    from dotenv import dotenv_values
+def from_values(values: Mapping[str, str], url: str, root: Path | None = None) -> Settings:
+    """Return the settings of a URL (libpq's, or `embedded:PATH`) and `MIGRATIONS_…` values.
 
+    Relative paths are relative to `root`, or else the working directory.
+    """
+    base = root or Path.cwd()
+    _check_names(values, "these settings")
+    return _settings(values, *_where(url, {}, base), base)
+
+
+def _levels(
+    environ: Mapping[str, str] | None, root: Path
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return what the environment says and what `.env` says; what is empty is not said."""
+    env = {k: v for k, v in (os.environ if environ is None else environ).items() if v.strip()}
+    file = root / ".env"
     try:
-        # Not interpolated: a password may hold a ${.
-        written = dotenv_values(root / ".env", interpolate=False)
+        if not file.exists():  # in most deploys, which need not pay for the import
+            return env, {}
+        from dotenv import dotenv_values
+
+        # Not interpolated: a password may hold a ${. With or without a BOM.
+        with file.open(encoding="utf-8-sig") as stream:
+            written = dotenv_values(stream=stream, interpolate=False)
     except UnicodeDecodeError as error:
         message = f".env is not UTF-8 (byte {error.start}): save it as UTF-8"
         raise SettingsError(message) from None
-    return {**{k: v for k, v in written.items() if v is not None}, **env}
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}.") from None
+    return env, {k: v for k, v in written.items() if v and v.strip()}
 
 
-def from_values(
-    values: Mapping[str, str], url: str, libpq: Mapping[str, str] | None = None, root: Path = ROOT
-) -> Settings:
-    """Return the settings of a URL (libpq's, or `embedded:PATH`) and `MIGRATIONS_…` values."""
-    parameters = dict(libpq or {})
-    embedded = None
+def _own(env: Mapping[str, str], written: Mapping[str, str], committed: object) -> dict[str, str]:
+    """Return our own settings, each from the highest level that says it."""
+    values = _committed(committed)
+    for origin, level in ((".env", written), ("the environment", env)):
+        own = {name: value for name, value in level.items() if name.startswith(_PREFIX)}
+        _check_names(own, origin)
+        values |= own
+    return values
+
+
+def _committed(given: object) -> dict[str, str]:
+    """Return what invoke's configuration has under `db`, by the names of the environment."""
+    if given is None:
+        return {}
+    if not hasattr(given, "items"):  # invoke has a class of its own for what is nested
+        message = "db: in invoke.yaml holds no settings."
+        raise SettingsError(message, "Write them below it, indented, such as dir: sql/migrations")
+    values = {}
+    for key, value in given.items():
+        name = f"{_PREFIX}{key}".upper().replace("-", "_")
+        if name not in NAMES and _NEVER_COMMITTED.search(name.lower()):
+            raise SettingsError(
+                f"db.{key} does not belong in invoke.yaml, which is committed: "
+                "where the database is, and its password, are not.",
+                "Put DATABASE_URL, or PGHOST, PGUSER, PGPASSWORD, …, into the environment or .env.",
+            )
+        if value is not None and not isinstance(value, str | int):
+            raise SettingsError(f"db.{key} in invoke.yaml is not one value.")
+        if isinstance(value, bool):  # what YAML takes on and off for
+            values[name] = "on" if value else "off"
+        else:
+            values[name] = "" if value is None else str(value)
+    _check_names(values, "invoke.yaml", lambda name: "db." + name.removeprefix(_PREFIX).lower())
+    return values
+
+
+def _check_names(names: Iterable[str], origin: str, spelled: Callable[[str], str] = str) -> None:
+    for name in names:
+        if name not in NAMES:
+            from difflib import get_close_matches
+
+            close = get_close_matches(name, NAMES, n=1, cutoff=0.0)
+            raise SettingsError(
+                f"{spelled(name)}, in {origin}, is no setting.",
+                f"Did you mean {spelled(close[0])}? There are: {', '.join(map(spelled, NAMES))}.",
+            )
+
+
+def _target(
+    env: Mapping[str, str], written: Mapping[str, str], root: Path
+) -> tuple[Path | None, dict[str, str]]:
+    """Return where the highest level leads that names a server, as `_where` does.
+
+    libpq's other variables complete it, each from the highest level that says it.
+    """
+    for origin, level in (("the environment", env), (".env", written)):
+        if "DATABASE_URL" in level:
+            url = level["DATABASE_URL"].strip()
+            _check_agreement(url, {n: level[n] for n in _TARGET if n in level}, origin)
+            above = level is env
+            below = {n: v for n, v in written.items() if not (above and n in (*_TARGET, "PGPORT"))}
+            embedded, parameters = _where(url, _libpq_variables({**below, **env}), root)
+            if not above and "PGDATABASE" in env:
+                parameters["dbname"] = env["PGDATABASE"]
+            return embedded, parameters
+        if level.keys() & _SERVER.keys():
+            below = {n: v for n, v in written.items() if n not in _SERVER or level is written}
+            return None, _libpq_variables({**below, **env})
+    values = {**written, **env}
+    return None, _libpq_variables(values) if "PGDATABASE" in values else {}
+
+
+def _where(
+    url: str, completing: Mapping[str, str], root: Path
+) -> tuple[Path | None, dict[str, str]]:
+    """Return the folder of an embedded server, if the URL names one, and libpq's parameters."""
     if url.startswith("embedded:"):
-        embedded = root / (url.removeprefix("embedded:") or ".postgres")
-        parameters = {"dbname": parameters.get("dbname", EMBEDDED_DATABASE)}
-    elif url:
-        parameters |= _parse(url)
+        folder = root / (url.removeprefix("embedded:") or ".postgres")
+        return folder, {"dbname": completing.get("dbname", EMBEDDED_DATABASE)}
+    return None, {**completing, **(_parse(url) if url else {})}
+
+
+def _check_agreement(url: str, beside: Mapping[str, str], origin: str) -> None:
+    """Refuse variables beside a URL that name another target than it does."""
+    if not beside:
+        return
+    if url.startswith("embedded:"):
+        others = beside.keys() & _SERVER.keys()
+    else:
+        named = _parse(url)
+        complete = () if named.keys() & {"service", "hostaddr"} else ("host", "dbname")
+        others = {
+            name
+            for name, value in beside.items()
+            if named.get(_TARGET[name], value if _TARGET[name] in complete else None) != value
+        }
+    if others:
+        raise SettingsError(
+            f"DATABASE_URL and {' and '.join(sorted(others))}, both in {origin}, "
+            "name different targets.",
+            "Leave one out.",
+        )
+
+
+def _settings(
+    said: Mapping[str, str], embedded: Path | None, parameters: Mapping[str, str], root: Path
+) -> Settings:
+    values = {name: _value(name, text) for name, text in said.items() if text.strip()}
+    table = values.get("MIGRATIONS_TABLE", "migrations")
+    schema, dot, name = table.rpartition(".")
+    if not name or (dot and not schema):
+        message = f"MIGRATIONS_TABLE={table} is no name of a table."
+        raise SettingsError(message, "Write table, or schema.table.")
     return Settings(
         parameters=parameters,
         embedded=embedded,
         root=root,
         folder=root / values.get("MIGRATIONS_DIR", "migrations"),
-        schema=root / values.get("MIGRATIONS_SCHEMA", "db/schema.sql"),
-        ledger=values.get("MIGRATIONS_TABLE", "migrations"),
+        schema=root / values.get("MIGRATIONS_SCHEMA", _SCHEMA),
+        schema_named=values.get("MIGRATIONS_SCHEMA", _SCHEMA) != _SCHEMA,
+        ledger=table,
         role=values.get("MIGRATIONS_ROLE", ""),
         connect_timeout_s=_duration(values, "MIGRATIONS_CONNECT_TIMEOUT", "30s", "s") / 1000,
         lock_timeout_ms=_duration(values, "MIGRATIONS_LOCK_TIMEOUT", "500ms", "ms"),
@@ -129,6 +272,15 @@ def from_values(
         sync_each=_choice(values, "MIGRATIONS_SYNC", ("once", "each")) == "each",
         guard=_choice(values, "MIGRATIONS_GUARD", ("on", "off")) == "on",
     )
+
+
+def _value(name: str, text: str) -> str:
+    """Return the value. Not every reader of such files takes a comment off (docker does not)."""
+    value = text.strip()
+    if re.search(r"(^|\s)#", value):
+        message = f"{name} has a comment behind its value: {value}"
+        raise SettingsError(message, "Put the comment on a line of its own.")
+    return value
 
 
 def _libpq_variables(values: Mapping[str, str]) -> dict[str, str]:
@@ -139,7 +291,7 @@ def _libpq_variables(values: Mapping[str, str]) -> dict[str, str]:
     from psycopg import pq
 
     known = {o.envvar.decode(): o.keyword.decode() for o in pq.Conninfo.get_defaults() if o.envvar}
-    return {known[name]: value for name, value in values.items() if name in known and value}
+    return {known[name]: value for name, value in values.items() if name in known}
 
 
 def _parse(url: str) -> dict[str, str]:
@@ -180,6 +332,8 @@ def _check_url(url: str) -> None:
             else "DATABASE_URL does not begin with postgresql://.",
             "Write postgresql://user:password@host:5432/name.",
         )
+    from urllib.parse import quote
+
     before, at, _ = rest.rpartition("@")
     if not at or before.startswith("/"):
         return
@@ -199,16 +353,19 @@ def _check_url(url: str) -> None:
 
 
 def _duration(values: Mapping[str, str], name: str, default: str, unit: str) -> int:
-    """Return milliseconds. `unit` is what a bare number means."""
-    text = values.get(name, "").strip() or default
-    match = re.fullmatch(r"(\d+)\s*(ms|s|min|h|)", text)
+    return duration(name, values.get(name, default), unit)
+
+
+def duration(name: str, text: str, unit: str) -> int:
+    """Return milliseconds. `unit` is what a bare number means, `name` what the text is for."""
+    match = re.fullmatch(r"(\d+)\s*(ms|s|min|h|)", text.strip(), re.ASCII)
     if not match:
         raise SettingsError(f"{name}={text} is not a duration.", "Write 500ms, 30s, 5min or 1h.")
     return int(match[1]) * _UNITS_MS[match[2] or unit]
 
 
 def _choice(values: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
-    text = values.get(name, "").strip().lower() or choices[0]
+    text = values.get(name, choices[0]).lower()
     if text not in choices:
         raise SettingsError(f"{name}={text} is not known.", f"Write {' or '.join(choices)}.")
     return text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 from invoke.exceptions import Exit
-from invoke.tasks import task
+from invoke.tasks import Task, task
 
 from .errors import Interrupted, MigrationsError, SettingsError
 from .events import Note
@@ -20,6 +22,7 @@ from .screen import report as screen
 
 if TYPE_CHECKING:
     from .engine.runner import Run
+    from .settings import Settings
 
 _JSON = {"json": "print one JSON object a line, as docs/events.md describes"}
 
@@ -27,7 +30,8 @@ _JSON = {"json": "print one JSON object a line, as docs/events.md describes"}
 @contextmanager
 def _reporting(c: Context, json: bool) -> Iterator[screen.Report]:
     """Make errors of ours a message and an exit code, and signals an orderly end."""
-    report = screen.choose(json=json)
+    names = {task.name for task in globals().values() if isinstance(task, Task)}
+    report = screen.choose(json=json, names={name.replace("_", "-") for name in names})
     try:
         if c.config.run.dry:
             raise SettingsError("--dry does not keep SQL from running.", "See: invoke db.plan")
@@ -64,12 +68,30 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _run(report: screen.Report, goal: Goal) -> None:
-    from .engine.runner import Run
-    from .server import connection
+def _root(c: Context) -> Path:
+    """Return the folder of the project's tasks.py, in which invoke looks for invoke.yaml too.
+
+    https://docs.pyinvoke.org/en/stable/concepts/configuration.html calls it the project location.
+    """
+    return Path(getattr(c.config, "_project_prefix", None) or "").resolve()
+
+
+def _settings(
+    c: Context, report: screen.Report | None = None, *, required: bool = True
+) -> Settings:
+    """Return the settings of the project; `report` its folder, unless one stands in it."""
     from .settings import read
 
-    settings = read()
+    root = _root(c)
+    if report and root != Path.cwd():
+        report.event(Note(f"working in {root}"))
+    return read(root, c.config.get("db"), required=required)
+
+
+def _run(report: screen.Report, settings: Settings, goal: Goal) -> None:
+    from .engine.runner import Run
+    from .server import connection
+
     with connection.target(settings) as target:
         _show(report, Run(target, settings, goal))
 
@@ -90,7 +112,7 @@ def migrate(c: Context, json: bool = False) -> None:
     A missing database is created, and db/schema.sql is loaded if it is empty.
     """
     with _reporting(c, json) as report:
-        _run(report, Goal("db.migrate", schema=True))
+        _run(report, _settings(c, report), Goal("db.migrate", schema=True))
 
 
 _TO = "the last file to run; the pending ones behind it stay pending"
@@ -100,7 +122,7 @@ _TO = "the last file to run; the pending ones behind it stay pending"
 def migrate_run(c: Context, to: str = "", json: bool = False) -> None:
     """Run every pending migration."""
     with _reporting(c, json) as report:
-        _run(report, _run_goal(_given("--to", to)))
+        _run(report, _settings(c, report), _run_goal(_given("--to", to)))
 
 
 def _run_goal(to: str) -> Goal:
@@ -113,7 +135,7 @@ def migrate_single(c: Context, name: str, json: bool = False) -> None:
     with _reporting(c, json) as report:
         if name.startswith("-"):
             raise SettingsError(f"{name} is no file name.", "invoke db.migrate-single --name FILE")
-        _run(report, Goal(f"db.migrate-single --name {name}", only=name))
+        _run(report, _settings(c, report), Goal(f"db.migrate-single --name {name}", only=name))
 
 
 _YES = {"yes": "do not ask"}
@@ -153,9 +175,8 @@ def status(c: Context, check: bool = False, json: bool = False) -> None:
     """
     with _reporting(c, json) as report:
         from .commands import status as command
-        from .settings import read
 
-        command.status(read(), report, check=check)
+        command.status(_settings(c, report), report, check=check)
 
 
 @task(
@@ -182,7 +203,6 @@ def plan(  # noqa: PLR0917  # its arguments are the command's options
     """
     with _reporting(c, json) as report:
         from .commands import plan as command
-        from .settings import read
 
         if sum(map(bool, (run, to, name))) > 1:
             raise SettingsError("Say which one: --run, --to or --name.")
@@ -192,9 +212,9 @@ def plan(  # noqa: PLR0917  # its arguments are the command's options
         elif run or to:
             goal = _run_goal(_given("--to", to))
         if sql:
-            command.show_sql(read(), report, goal, sys.stdout)
+            command.show_sql(_settings(c, report), report, goal, sys.stdout)
         else:
-            command.show(command.plan(read(), report, goal), report, goal)
+            command.show(command.plan(_settings(c, report), report, goal), report, goal)
 
 
 @task(
@@ -212,11 +232,25 @@ def new(c: Context, description: str, no_transaction: bool = False) -> None:
         from .files import new as drafts
         from .settings import offline
 
-        settings = offline()
+        settings = offline(_root(c), c.config.get("db"))
         shown = settings.shown(settings.folder)
         given = _given("The description", description)
         path = drafts.write(settings.folder, shown, given, transaction=not no_transaction)
+        path = os.path.relpath(settings.root / path)  # from where it was asked for
         sys.stdout.write(f"{path}\n")  # nothing else, for $(invoke db.new …)
+
+
+@task(help={"tasks": "a tasks.py as well, for invoke", **_JSON})
+def init(c: Context, tasks: bool = False, json: bool = False) -> None:
+    """Make what a project needs: migrations/, .env.example.
+
+    What exists is left as it is. No database is needed.
+    """
+    with _reporting(c, json) as report:
+        from .commands import init as command
+        from .settings import offline
+
+        command.init(offline(_root(c), c.config.get("db")), report, tasks=tasks)
 
 
 @task(help=_JSON)
@@ -227,9 +261,8 @@ def verify(c: Context, json: bool = False) -> None:
     """
     with _reporting(c, json) as report:
         from .commands import verify as command
-        from .settings import read
 
-        command.verify(read(), report)
+        command.verify(_settings(c, report), report)
 
 
 @task(help={"to": "the last file that the database already has; otherwise all", **_YES, **_JSON})
@@ -241,9 +274,8 @@ def baseline(c: Context, to: str = "", yes: bool = False, json: bool = False) ->
     """
     with _reporting(c, json) as report:
         from .commands import baseline as command
-        from .settings import read
 
-        command.baseline(read(), report, _asking(yes, json), _given("--to", to))
+        command.baseline(_settings(c, report), report, _asking(yes, json), _given("--to", to))
 
 
 @task(
@@ -271,14 +303,13 @@ def repair(  # noqa: PLR0917  # its arguments are the command's options
     """
     with _reporting(c, json) as report:
         from .commands import repair as command
-        from .settings import read
 
         ways = {"accept": accept, "forget": forget, "mark": mark}
         chosen = [way for way, given in ways.items() if given]
         if len(chosen) != 1:
             raise SettingsError("Say which one: --accept, --forget or --mark.")
         file = _given("--name", name)
-        command.repair(read(), report, _asking(yes, json), file, chosen[0])
+        command.repair(_settings(c, report), report, _asking(yes, json), file, chosen[0])
 
 
 @task(
@@ -290,7 +321,7 @@ def repair(  # noqa: PLR0917  # its arguments are the command's options
     }
 )
 def rollback(
-    c: Context, steps: int = 1, to: str = "", yes: bool = False, json: bool = False
+    c: Context, steps: str = "1", to: str = "", yes: bool = False, json: bool = False
 ) -> None:
     """Undo the latest files by their .down.sql companions.
 
@@ -299,9 +330,11 @@ def rollback(
     """
     with _reporting(c, json) as report:
         from .commands import rollback as command
-        from .settings import read
 
-        command.rollback(read(), report, _asking(yes, json), steps, _given("--to", to))
+        number = int(steps) if re.fullmatch(r"\d{1,9}", steps, re.ASCII) else 0
+        command.rollback(
+            _settings(c, report), report, _asking(yes, json), number, _given("--to", to)
+        )
 
 
 @task(help={"file": "where to; MIGRATIONS_SCHEMA (db/schema.sql) unless given", **_JSON})
@@ -313,9 +346,8 @@ def dump(c: Context, file: str = "", json: bool = False) -> None:
     """
     with _reporting(c, json) as report:
         from .commands import dump as command
-        from .settings import read
 
-        settings = read()
+        settings = _settings(c, report)
         path = Path(_given("--file", file)) if file else settings.schema
         command.dump(settings, report, path)
 
@@ -335,9 +367,8 @@ def lint(c: Context, file: list[str], json: bool = False) -> None:
         from .engine import survey
         from .files import folder
         from .files import lint as command
-        from .settings import read
 
-        settings = read(required=False)
+        settings = _settings(c, report, required=False)
         migrations = folder.discover(settings.folder, settings.shown(settings.folder))
         if file:
             migrations = tuple(command.chosen(migrations, _given("--file", f)) for f in file)
@@ -352,17 +383,18 @@ def lint(c: Context, file: list[str], json: bool = False) -> None:
         report.event(Note(f"nothing found; files looked at: {len(migrations)}"))
 
 
-@task(help={"timeout": "seconds; 30 unless given", **_JSON})
-def wait(c: Context, timeout: int = 30, json: bool = False) -> None:
+@task(help={"timeout": "seconds, or such as 5min; 30 unless given", **_JSON})
+def wait(c: Context, timeout: str = "30", json: bool = False) -> None:
     """Wait until the server accepts connections.
 
     Exit code 2 if it does not in time. The database need not exist.
     """
     with _reporting(c, json) as report:
         from .commands import database
-        from .settings import read
+        from .settings import duration
 
-        database.wait(read(), report, timeout)
+        timeout_s = duration("--timeout", timeout, "s") / 1000
+        database.wait(_settings(c, report), report, timeout_s)
 
 
 @task(help=_JSON)
@@ -373,9 +405,8 @@ def create(c: Context, json: bool = False) -> None:
     """
     with _reporting(c, json) as report:
         from .commands import database
-        from .settings import read
 
-        database.create(read(), report)
+        database.create(_settings(c, report), report)
 
 
 _DROP = {
@@ -398,10 +429,9 @@ def drop(c: Context, yes: str | None = None, yes_really_drop: str = "", json: bo
     """
     with _reporting(c, json) as report:
         from .commands import database
-        from .settings import read
 
         really = _named(yes, yes_really_drop)
-        database.drop(read(), report, _asking(bool(yes), json), really)
+        database.drop(_settings(c, report), report, _asking(bool(yes), json), really)
 
 
 @task(optional=["yes"], help={**_DROP, **_JSON})
@@ -416,12 +446,11 @@ def reset(
     with _reporting(c, json) as report:
         from .commands import database
         from .server import connection
-        from .settings import read
 
-        settings, really = read(), _named(yes, yes_really_drop)
+        settings, really = _settings(c, report), _named(yes, yes_really_drop)
         with connection.target(settings):  # one for both, should it be embedded
             database.drop(settings, report, _asking(bool(yes), json), really)
-            _run(report, Goal("db.migrate", schema=True))
+            _run(report, settings, Goal("db.migrate", schema=True))
 
 
 @task
@@ -429,7 +458,6 @@ def console(c: Context) -> None:
     """Open psql on the database."""
     with _reporting(c, json=False):
         from .server import programs
-        from .settings import read
 
-        code = programs.console(read())
+        code = programs.console(_settings(c))
     raise Exit(code=code)

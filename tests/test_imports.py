@@ -41,13 +41,14 @@ FLOORS = {
         *("runner", "rollback"),
     ],
     "commands": [
-        *("opened", "status", "as_sql", "plan", "verify"),
+        *("opened", "init", "status", "as_sql", "plan", "verify"),
         *("baseline", "repair", "rollback", "database", "dump"),
     ],
 }
 ORDER = [f"{floor}.{room}".strip(".") for floor, rooms in FLOORS.items() for room in rooms]
-ORDER += ["api", "tasks"]
-SCREEN = {f"screen.{room}" for room in ("stream", "tables", "json_lines", "lines", "report")}
+ORDER += ["api", "tasks", "program"]
+SCREEN_ROOMS = ("stream", "tables", "json_lines", "lines", "spelling", "report")
+SCREEN = {f"screen.{room}" for room in SCREEN_ROOMS}
 PURE = [room for room in ORDER if room.startswith(("sql.", "files."))]
 
 
@@ -79,7 +80,7 @@ def test_every_room_has_its_place() -> None:
 
 @pytest.mark.parametrize("room", ORDER)
 def test_a_room_imports_only_from_below(room: str) -> None:
-    allowed = {*ORDER[: ORDER.index(room)], *(SCREEN if room == "tasks" else ())}
+    allowed = {*ORDER[: ORDER.index(room)], *(SCREEN if room in ("tasks", "program") else ())}
     assert imported(room) <= allowed
 
 

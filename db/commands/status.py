@@ -11,6 +11,7 @@ from ..errors import (
     CheckFailed,
 )
 from ..events import Note
+from ..files import folder
 from ..files.plan import SCHEMA, Entry, Executed, Plan
 from ..server.ours import Connection
 from ..settings import Settings
@@ -48,13 +49,16 @@ def status(settings: Settings, screen: Screen, *, check: bool) -> None:
                 for e, r in zip(entries, rows, strict=True)
             ],
         )
-    else:
-        folder = settings.shown(settings.folder)
-        screen.event(Note(f"the folder {folder} holds no migrations, and none is executed"))
+    nothing = ""
+    if all(entry.state == "missing" for entry in plan.entries):
+        nothing = folder.empty(settings.folder, settings.shown(settings.folder))
+        screen.event(Note(nothing, "warning"))
     counted = Counter(e.state for e in entries)
     totals = ", ".join(f"{number} {state}" for state, number in counted.items())
     if entries:
         screen.event(Note(totals))
+    if check and nothing:
+        raise CheckFailed(f"{nothing[0].upper()}{nothing[1:]}.")
     if check and counted.keys() - {"executed"}:
         raise CheckFailed(f"Not everything is executed: {totals}.", *advice(plan))
 

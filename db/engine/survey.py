@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..errors import LedgerError, ScriptError, listed
+from ..errors import FilesError, LedgerError, ScriptError, listed
 from ..events import Note
 from ..files import folder, plan
 from ..files.folder import Migration
@@ -83,7 +83,8 @@ def survey(
             first, more = _schema(conn, settings, found)
             todo = (*first, *todo)
         if not found.migrations:
-            more.append(Note(f"the folder {settings.shown(settings.folder)} holds no migrations"))
+            said = folder.empty(settings.folder, settings.shown(settings.folder))
+            more.append(Note(said, "warning"))
     todo, bare = _without_statements(found, todo)
     notes = (*_adoption(found), *found.plan.notes, *more, *bare)
     return found._replace(todo=todo, notes=notes)
@@ -91,8 +92,12 @@ def survey(
 
 def base_schema(settings: Settings) -> Migration | None:
     """Return the base schema's file, if there is one, under its name in the ledger."""
-    if not settings.schema.is_file():
-        return None
+    try:
+        if not settings.schema.is_file():
+            return None
+    except OSError as error:
+        shown = settings.shown(settings.schema)
+        raise FilesError(f"{shown} cannot be read: {error.strerror}.") from None
     file = folder.load(settings.schema, settings.shown(settings.schema))
     return file._replace(filename=SCHEMA)
 
@@ -178,4 +183,6 @@ def _schema(
             "If only the migrations are wanted: invoke db.migrate-run",
             "If the base schema and the migrations are already in it: invoke db.baseline",
         )
+    if schema is None and not settings.schema_named:  # a project may do without
+        return (), []
     return (schema or folder.load(settings.schema, shown),), []

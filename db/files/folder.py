@@ -50,16 +50,28 @@ def discover(folder: Path, shown: str) -> tuple[Migration, ...]:
 
 def paths(folder: Path, shown: str) -> list[Path]:
     """Return the folder's migrations in alphabetical order, unread."""
-    if not folder.is_dir():
+    try:
+        found = [path for path in folder.iterdir() if _is_sql(path.name)]
+        found.sort(key=lambda path: path.name)
+        for path in found:
+            check_name(path.name, path, f"{shown}/{path.name}")
+    except (FileNotFoundError, NotADirectoryError):
         raise FilesError(
             f"There is no folder {shown}.",
             "Create it, or set MIGRATIONS_DIR to the folder that holds the migrations.",
-        )
-    found = [path for path in folder.iterdir() if _is_sql(path.name)]
-    found.sort(key=lambda path: path.name)
-    for path in found:
-        check_name(path.name, path, f"{shown}/{path.name}")
+        ) from None
+    except OSError as error:
+        raise FilesError(f"The folder {shown} cannot be read: {error.strerror}.") from None
     return found
+
+
+def empty(folder: Path, shown: str) -> str:
+    """Return what is to be said of a folder without migrations."""
+    said = f"the folder {shown} holds no migrations"
+    inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    return (
+        f"{said}, but folders, such as {inside[0]}: only files beside them run" if inside else said
+    )
 
 
 def is_dump(path: Path) -> bool:

@@ -1,0 +1,79 @@
+"""invoke-pg-migrations: the commands without a tasks.py, in any repository."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from invoke.collection import Collection
+from invoke.exceptions import Exit
+from invoke.program import Program
+
+from . import tasks
+from .screen.spelling import respelled
+
+NAME = "invoke-pg-migrations"
+
+
+def find_root(start: Path, environ: Mapping[str, str]) -> Path:
+    """Return the nearest folder upwards of `start` that has the migrations folder or a `.env`.
+
+    It is looked for up to the root of the repository (the folder with a `.git`), and where there
+    is none, below the home folder. `start` itself, if there is no such folder.
+    """
+    folder = environ.get("MIGRATIONS_DIR", "").strip() or "migrations"
+    for place in _upwards(start):
+        if (place / folder).is_dir() or any((place / n).is_file() for n in (".env", "invoke.yaml")):
+            return place
+    return start
+
+
+def _upwards(start: Path) -> Iterator[Path]:
+    """Yield the folder, and those above it that are as trustworthy as it is."""
+    owner, home = start.stat().st_uid, Path("~").expanduser()
+    for place in (start, *start.parents):
+        above = place.stat()
+        # What others may write, they could put a folder of migrations or a .env into.
+        foreign = above.st_uid != owner or above.st_mode & stat.S_IWOTH
+        if place != start and (foreign or place in (home, place.parent)):
+            return
+        yield place
+        if (place / ".git").exists():
+            return
+
+
+class _Commands(Program):
+    """invoke's own program, with our commands, and a project that is found by its files."""
+
+    def print_version(self) -> None:
+        from importlib.metadata import version
+
+        print(f"{NAME} {version(NAME)}")  # noqa: T201
+
+    def update_config(self, merge: bool = True) -> None:
+        """Read the project's invoke.yaml as well, where the project is known."""
+        try:
+            here = Path.cwd()
+            starts = any(task.name == "init" for task in self.tasks)  # a project of its own
+            root = here if starts else find_root(here, os.environ)
+        except OSError as error:
+            raise Exit(f"The working directory cannot be read: {error.strerror}.", 2) from None
+        self.config.set_project_location(root)
+        try:
+            self.config.load_project(merge=False)
+        except Exception as error:  # whatever its reader raises
+            said = str(error).splitlines()[0]
+            raise Exit(f"The invoke.yaml in {root} cannot be read: {said}.", 2) from None
+        super().update_config(merge)
+
+
+def main() -> None:
+    """Run the command of the command line."""
+    commands = Collection.from_module(tasks)
+    names = set(commands.task_names)
+    for task in commands.tasks.values():  # whose help speaks of invoke
+        task.__doc__ = respelled(task.__doc__ or "", names, f"{NAME} ")
+        task.help = {k: respelled(v, names, f"{NAME} ") for k, v in task.help.items()}
+    _Commands(name=NAME, binary=NAME, namespace=commands).run()

@@ -1,0 +1,284 @@
+"""What the environment, `.env` and `invoke.yaml` say, and what may be wrong with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from db.errors import SettingsError
+from db.settings import Settings, read
+from tests.conftest import MakeCluster, Project
+from tests.servers import Cluster
+
+URL = "postgresql://u:s3cret@server.example/app"
+
+
+def where(root: Path, environment: dict[str, str], written: str = "") -> dict[str, str]:
+    """Return libpq's parameters of these levels."""
+    (root / ".env").write_text(written)
+    return dict(read(root, None, environment).parameters)
+
+
+# Which server
+
+
+def test_a_server_of_the_environment_comes_before_the_url_of_the_file(
+    project: Project, cluster: Cluster
+) -> None:
+    project.write("001_t.sql", "CREATE TABLE t (id int);")
+    (project.folder / ".env").write_text("DATABASE_URL=embedded:\n")
+    env = {"DATABASE_URL": None, "PGHOST": cluster.host, "PGPORT": str(cluster.port)}
+    env |= {"PGUSER": "postgres", "PGDATABASE": project.database}
+    done = project.invoke("db.migrate-run", env=env)
+    assert done.returncode == 0, done.output
+    assert project.executed() == ["001_t.sql"]
+    assert not (project.folder / ".postgres").exists()
+
+
+@pytest.mark.parametrize("name", ["PGHOST", "PGHOSTADDR", "PGSERVICE"])
+def test_what_names_a_server_in_the_environment_hides_the_servers_of_the_file(
+    tmp_path: Path, name: str
+) -> None:
+    written = f"DATABASE_URL={URL}\nPGHOST=elsewhere\nPGPASSWORD=known\n"
+    found = where(tmp_path, {name: "10.1.1.1"}, written.replace("DATABASE_URL", "#"))
+    assert found == {name[2:].lower(): "10.1.1.1", "password": "known"}
+    found = where(tmp_path, {name: "10.1.1.1"}, f"DATABASE_URL={URL}")
+    assert found == {name[2:].lower(): "10.1.1.1"}
+
+
+def test_a_url_of_the_environment_hides_the_servers_of_the_file(tmp_path: Path) -> None:
+    written = "PGHOSTADDR=10.1.1.1\nPGPORT=5433\nPGDATABASE=dev\nPGSSLMODE=require\n"
+    found = where(tmp_path, {"DATABASE_URL": "postgresql://u@server.example"}, written)
+    assert found == {"user": "u", "host": "server.example", "sslmode": "require"}
+
+
+def test_a_database_of_the_environment_comes_before_that_of_the_files_url(tmp_path: Path) -> None:
+    found = where(tmp_path, {"PGDATABASE": "other", "PGUSER": "me"}, f"DATABASE_URL={URL}")
+    assert (found["dbname"], found["host"], found["user"]) == ("other", "server.example", "u")
+
+
+@pytest.mark.parametrize(
+    ("url", "beside", "named"),
+    [
+        (URL, {"PGHOST": "other"}, "PGHOST"),
+        (URL, {"PGDATABASE": "other"}, "PGDATABASE"),
+        (URL, {"PGHOSTADDR": "10.1.1.1"}, "PGHOSTADDR"),
+        (URL, {"PGSERVICE": "prod"}, "PGSERVICE"),
+        (URL, {"PGHOST": "other", "PGDATABASE": "other"}, "PGDATABASE and PGHOST"),
+        ("embedded:", {"PGHOST": "other"}, "PGHOST"),
+        ("service=prod", {"PGHOST": "other"}, "PGHOST"),
+    ],
+)
+@pytest.mark.parametrize("place", ["the environment", ".env"])
+def test_two_targets_in_one_place_are_refused_with_both_named(
+    project: Project, url: str, beside: dict[str, str], named: str, place: str
+) -> None:
+    said = {"DATABASE_URL": url, "PGPASSWORD": "s3cret", **beside}
+    if place == ".env":
+        text = "".join(f"{name}={value}\n" for name, value in said.items())
+        (project.folder / ".env").write_text(text)
+        done = project.invoke("db.migrate", env={"DATABASE_URL": None})
+    else:
+        done = project.invoke("db.migrate", env={**said})
+    assert done.returncode == 2
+    assert f"DATABASE_URL and {named}, both in {place}, name different targets." in done.stderr
+    assert "s3cret" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("url", "beside"),
+    [
+        (URL, {"PGHOST": "server.example", "PGDATABASE": "app"}),
+        ("postgresql://u@server.example", {"PGDATABASE": "app"}),
+        ("postgresql:///app", {"PGHOST": "server.example"}),
+        ("host=server.example dbname=app", {"PGPORT": "5433", "PGUSER": "me"}),
+    ],
+    ids=["the same", "a database", "a host", "no target"],
+)
+def test_variables_beside_a_url_complete_it(
+    tmp_path: Path, url: str, beside: dict[str, str]
+) -> None:
+    more = {"PGPASSWORD": "p", "PGSSLMODE": "require", "PGOPTIONS": "-c x=y", "PGAPPNAME": "a"}
+    found = where(tmp_path, {"DATABASE_URL": url, **beside, **more})
+    assert (found["host"], found["dbname"], found["options"]) == ("server.example", "app", "-c x=y")
+    (tmp_path / ".env").unlink()
+    assert read(tmp_path, None, {"DATABASE_URL": "embedded:", "PGDATABASE": "d"}).parameters == {
+        "dbname": "d"
+    }
+
+
+# Which names and values
+
+
+@pytest.mark.parametrize("place", ["the environment", ".env", "invoke.yaml"])
+def test_a_name_that_does_not_exist_is_refused_with_the_nearest(
+    project: Project, place: str
+) -> None:
+    env = {"MIGRATIONS_TABEL": "x"} if place == "the environment" else {}
+    if place == ".env":
+        (project.folder / ".env").write_text("MIGRATIONS_TABEL=x\n")
+    if place == "invoke.yaml":
+        with (project.folder / "invoke.yaml").open("a") as file:
+            file.write("db:\n  tabel: x\n")
+    done = project.invoke("db.migrate-run", env={**env})
+    nearest = "db.table" if place == "invoke.yaml" else "MIGRATIONS_TABLE"
+    assert done.returncode == 2
+    assert f", in {place}, is no setting." in done.stderr
+    assert f"Did you mean {nearest}?" in done.stderr
+
+
+@pytest.mark.parametrize("key", ["url", "password", "database_url", "pgpassword", "host"])
+def test_a_target_or_password_in_invoke_yaml_is_refused_and_not_shown(
+    project: Project, key: str
+) -> None:
+    with (project.folder / "invoke.yaml").open("a") as file:
+        file.write(f"db:\n  {key}: s3cret\n")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 2
+    assert f"db.{key} does not belong in invoke.yaml" in done.stderr
+    assert "s3cret" not in done.output
+
+
+def test_each_level_comes_before_the_one_below(tmp_path: Path) -> None:
+    committed = {"table": "three", "dir": "three", "lock-timeout": 1, "guard": False, "sync": None}
+
+    def settings(environment: dict[str, str], written: str) -> Settings:
+        (tmp_path / ".env").write_text(written)
+        return read(tmp_path, committed, {"DATABASE_URL": URL, **environment})
+
+    found = settings({"MIGRATIONS_TABLE": "one"}, "MIGRATIONS_TABLE=two\nMIGRATIONS_DIR=two")
+    assert (found.ledger, found.folder) == ("one", tmp_path / "two")
+    assert (found.lock_timeout_ms, found.guard, found.sync_each) == (1, False, False)
+    found = settings({"MIGRATIONS_TABLE": "", "MIGRATIONS_DIR": " "}, "MIGRATIONS_DIR=")
+    assert (found.ledger, found.folder) == ("three", tmp_path / "three")
+
+
+@pytest.mark.parametrize("committed", ["sql", ["sql"], {"dir": ["sql"]}, {"dir": {"a": "b"}}])
+def test_a_committed_value_of_another_kind_is_refused(tmp_path: Path, committed: object) -> None:
+    with pytest.raises(SettingsError, match=r"in invoke\.yaml"):
+        read(tmp_path, committed, {"DATABASE_URL": URL})
+
+
+def test_an_empty_folder_setting_is_not_the_whole_project(project: Project) -> None:
+    project.write("001_t.sql", "CREATE TABLE t (id int);")
+    done = project.invoke("db.migrate-run", env={"MIGRATIONS_DIR": "", "MIGRATIONS_TABLE": ""})
+    assert done.returncode == 0, done.output
+    assert project.executed() == ["001_t.sql"]
+
+
+@pytest.mark.parametrize(
+    "value", ["migrations          # or schema.table", "# comment", "ops.", ".migrations", "."]
+)
+def test_a_table_that_is_none_is_a_sentence(project: Project, value: str) -> None:
+    done = project.invoke("db.migrate-run", env={"MIGRATIONS_TABLE": value})
+    assert done.returncode == 2
+    assert "MIGRATIONS_TABLE" in done.stderr
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["db.rollback", "--steps", "abc"],
+        ["db.rollback", "--steps", "0"],
+        ["db.rollback", "--steps", "1.5"],
+        ["db.wait", "--timeout", "x"],
+        ["db.wait", "--timeout", "-5"],
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_is_none_is_a_sentence(project: Project, command: list[str]) -> None:
+    done = project.invoke(*command)
+    assert done.returncode == 2
+    assert command[1] in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_no_repr_of_the_settings_holds_a_password(tmp_path: Path) -> None:
+    assert "s3cret" not in repr(read(tmp_path, None, {"DATABASE_URL": URL}))
+
+
+# What cannot be read or written
+
+
+# File permissions do not hold for root, unless it lets go of that right.
+AS_OTHERS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if not os.geteuid() else []
+
+
+@pytest.mark.parametrize("name", [".env", "closed/migrations", "unlisted"])
+def test_what_cannot_be_read_is_a_sentence(project: Project, name: str) -> None:
+    path = project.folder / name
+    if name == ".env":
+        path.write_text("PGUSER=u\n")
+    else:
+        path.mkdir(parents=True)
+    closed = path.parent if name.startswith("closed") else path
+    closed.chmod(0)
+    for command in (["db.migrate"], ["db.new", "x"]):
+        done = subprocess.run(
+            [*AS_OTHERS, Path(sys.executable).parent / "invoke", *command],
+            cwd=project.folder,
+            env=project.environment({} if name == ".env" else {"MIGRATIONS_DIR": name}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2, done.stderr
+        assert f"{name} cannot be read: Permission denied." in done.stderr
+        assert "Traceback" not in done.stderr
+    closed.chmod(0o755)
+
+
+def test_create_on_a_standby_is_a_sentence(project: Project, own_cluster: MakeCluster) -> None:
+    cluster = own_cluster()
+    there = Project.at(project, cluster)
+    cluster.stop()
+    (cluster.data / "standby.signal").touch()
+    cluster.start()
+    done = there.invoke("db.create", env={"DATABASE_URL": cluster.url("not_there")})
+    assert done.returncode == 2
+    assert "read-only transaction" in done.stderr
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_a_run_goes_on_though_a_stream_is_closed(project: Project, closed: str) -> None:
+    project.write("001_t.sql", "CREATE TABLE t (id int);")
+    command = f"invoke db.migrate-run {closed}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=project.folder,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert project.executed() == ["001_t.sql"]
+
+
+# A folder without migrations
+
+
+@pytest.mark.parametrize("layout", ["empty", "folders"])
+def test_a_folder_without_migrations_is_a_warning_and_fails_a_check(
+    project: Project, layout: str
+) -> None:
+    if layout == "folders":
+        inside = project.migrations / "20240101_init"
+        inside.mkdir()
+        (inside / "migration.sql").write_text("CREATE TABLE t (id int);")
+    said = "the folder migrations holds no migrations"
+    said += ", but folders, such as 20240101_init" if layout == "folders" else ""
+    for command in ("db.migrate-run", "db.status"):
+        done = project.invoke(command)
+        assert done.returncode == 0, done.output
+        assert f"warning: {said}" in done.stdout
+    done = project.invoke("db.status", "--check")
+    assert done.returncode == 3
+    assert said.removeprefix("the") in done.stderr
