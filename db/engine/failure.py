@@ -12,6 +12,10 @@ from ..sql.script import Script
 from . import remedy
 from .session import Running
 
+_REMOTE = (
+    "This server could not reach another one, such as a worker of Citus. With MIGRATIONS_ROLE it "
+    "logs in there as that role, which needs LOGIN."
+)
 # What to do about a SQLSTATE, where the server's own hint does not say it.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _ADVICE = {
@@ -23,6 +27,8 @@ _ADVICE = {
     "57014": "A statement may take longer in this file if it says at the top: "
     "-- migrate: statement-timeout=10min",
     "53100": "There is no space on the server's disk.",
+    "08001": _REMOTE,
+    "08006": _REMOTE,
     "25P04": "The file, the role or the database sets transaction_timeout. Without it for this "
     "file, as its first line: SET LOCAL transaction_timeout = 0;",
     "25P03": "The file, the role or the database sets idle_in_transaction_session_timeout. "

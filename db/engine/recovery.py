@@ -14,6 +14,7 @@ import psycopg
 
 from ..errors import Diagnostic, Interrupted, listed
 from ..files.folder import Migration
+from ..server import ours
 from ..server.pipeline import CommandFailed, LinkLost
 from .session import Running, Session
 
@@ -129,8 +130,7 @@ def _innocent(lost: Session, now: Session, said: Diagnostic | None) -> bool:
     if said is not None and said.sqlstate == _CRASHED_ELSEWHERE:
         return True
     with suppress(psycopg.Error):
-        row = now.conn.execute(_RESTARTED, [lost.age_s]).fetchone()
-        return row == (True,)
+        return ours.ask(now.conn, _RESTARTED, [lost.age_s]) == [(True,)]
     return False
 
 

@@ -67,6 +67,11 @@ _FLUSH = """
 UPDATE {table} SET checksum = checksum
 WHERE id OPERATOR(pg_catalog.=) (SELECT pg_catalog.max(id) FROM {table})
 AND pg_catalog.set_config('synchronous_commit', 'local', true) IS NOT NULL"""
+# pg_dump begins each of its files so. What runs for hours may wait for hours; a migration may not.
+_DUMP_HEADER = (b"SET statement_timeout = 0", b"SET lock_timeout = 0")
+# By these a file may install what changes other servers; the rest cannot do it unseen.
+_CONNECTORS = ("CREATE EXTENSION", "CREATE FOREIGN DATA", "CREATE LANGUAGE", "CREATE PROCEDURAL")
+_OPAQUE = {"DO", "CALL", "EXECUTE", "SELECT", "WITH", "VALUES", "EXPLAIN", "TABLE"}
 # For the ledger's sake; all the rest goes with the DISCARD ALL behind the COMMIT.
 _RESETS = (b"SET SESSION AUTHORIZATION DEFAULT", b"RESET ROLE")
 
@@ -87,6 +92,7 @@ class Run:
         self._unflushed = False
         self._recovery = Recovery()
         self._authors: set[str] = set()  # as which the sessions of this run sign
+        self._may_reach_out = False  # to another server, by what a file may have installed
         self._reported: set[str] = set()
 
     def events(self) -> Generator[Event, None, None]:
@@ -265,6 +271,7 @@ class Run:
                     self._unconfirmed[file.filename] = None
                     flush = self._settings.sync_each or file.migration is last
                     # A suspect may take it along; some engines always wait.
+                    flush |= session.server.reaches_out
                     flush |= bool(session.suspect) or not session.may_not_flush
                     yield from self._settle(session.send(self._transaction(file, flush=flush)))
                     renews = file.renews
@@ -296,10 +303,18 @@ class Run:
         # Before anything else of the file: a second run waits here, and not in the middle of it.
         yield self._claim(running)
         yield from session.role(running)
+        before = b""
         for found in script.body():
-            yield statement(running, found)
+            command = statement(running, found)
+            yield command
+            if (before, command.sql) == _DUMP_HEADER:
+                yield from session.lock_timeout(running)
+            before = command.sql
+            self._may_reach_out |= found.kind in _OPAQUE or found.kind.startswith(_CONNECTORS)
         for reset in _RESETS:
             yield Command(reset, about=running)
+        if self._may_reach_out and not flush:
+            yield from session.waiting_commit(running)
         if flush:
             yield from session.durable(running)
         yield self._record(running)
@@ -488,8 +503,8 @@ class Run:
     def _replicated(self) -> str:
         """Return the standbys that a commit waits for, as the server's setting names them."""
         asked = "SELECT pg_catalog.current_setting('synchronous_standby_names', true)"
-        row = self._session.conn.execute(asked).fetchone()
-        return str(row[0] or "") if row else ""
+        ((names,),) = ours.ask(self._session.conn, asked)
+        return str(names or "")
 
     def _confirm(self) -> Iterator[Event]:
         """Hold what was reported, and what was under way, against what the ledger has by now.

@@ -18,7 +18,7 @@ from ..errors import ConnectionFailed, Diagnostic
 from ..events import Blocker, Event, Note, Noticed, Progress, Waiting
 from ..files.folder import Migration
 from ..server import ours, pooler
-from ..server.connection import VANISHED, StandbyFound, Target, describe
+from ..server.connection import CITUS, REACHES_OUT, VANISHED, StandbyFound, Target, describe
 from ..server.ours import Connection
 from ..server.pipeline import TICK_S, Arrival, Command, LinkLost, Pipeline, diagnostic
 from ..server.watch import PREFIX, Guard, Opening, author, guard_name
@@ -34,6 +34,7 @@ _NOTICES = 20  # of one file, the latest
 _PROMOTION_S = 0.5  # between two looks at a standby
 _TRIES = 3  # to connect, where each breaks at once
 
+_WAIT = f"SELECT pg_catalog.set_config('synchronous_commit', 'on', true) WHERE {REACHES_OUT}"
 # A server may take hours to notice that a client is gone, and keeps its locks for so long.
 _END = """
 SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
@@ -200,10 +201,8 @@ class Session:
         yield Command(b"BEGIN " + modes, about=running)
         label = f"{self.name} {running.filename}".encode()[:63].decode(errors="ignore")
         yield Command(_local("application_name", label), about=running)
-        lock_timeout = self.settings.lock_timeout_ms
-        if directives.lock_timeout_ms is not None:
-            lock_timeout = directives.lock_timeout_ms
-        yield from self._known("lock_timeout", str(lock_timeout), running)
+        yield from self._known(CITUS, "local", running)  # what follows is sent to its workers
+        yield from self.lock_timeout(running)
         if directives.statement_timeout_ms is not None:
             timeout = str(directives.statement_timeout_ms)
             yield Command(_local("statement_timeout", timeout), about=running)
@@ -211,6 +210,16 @@ class Session:
             yield from self._known(name, value, running)
         if not flush:
             yield from self._known("synchronous_commit", "off", running)
+
+    def lock_timeout(self, running: Running) -> Iterator[Command]:
+        """Yield how long the file may wait for a lock."""
+        own, general = running.script.directives.lock_timeout_ms, self.settings.lock_timeout_ms
+        yield from self._known("lock_timeout", str(general if own is None else own), running)
+
+    def waiting_commit(self, running: Running) -> Iterator[Command]:
+        """Yield what makes the commit wait for the disk if the file can reach out by now."""
+        if self.may_not_flush:
+            yield Command(_WAIT.encode(), about=running)
 
     def role(self, running: Running) -> Iterator[Command]:
         """Yield what makes the file's objects belong to MIGRATIONS_ROLE."""

@@ -41,16 +41,31 @@ VANISHED = {
     "tcp_user_timeout": "30000",
 }
 # Settings that some engines lack: they are done without there.
-_OPTIONAL = ["lock_timeout", "synchronous_commit", *VANISHED]
-_WHO = """
+CITUS = "citus.propagate_set_commands"
+_OPTIONAL = ["lock_timeout", "synchronous_commit", CITUS, *VANISHED]
+# What is changed on another server stays there, whatever a crash of this one takes along: by a
+# foreign data wrapper, by Citus and dblink, and by a language that can open a connection.
+REACHES_OUT = """
+EXISTS (SELECT FROM pg_catalog.pg_foreign_data_wrapper)
+OR EXISTS (SELECT FROM pg_catalog.pg_extension
+           WHERE extname OPERATOR(pg_catalog.=) ANY ('{citus,dblink}'::pg_catalog.name[]))
+OR EXISTS (SELECT FROM pg_catalog.pg_language WHERE lanispl AND NOT lanpltrusted)"""
+_IS_WORKER = """
+SELECT g.groupid OPERATOR(pg_catalog.<>) 0 FROM pg_catalog.pg_dist_local_group AS g"""
+_WHO = (
+    """
 SELECT pg_catalog.current_database(), current_user, pg_catalog.version(),
        pg_catalog.pg_is_in_recovery(),
        pg_catalog.current_setting('default_transaction_read_only'),
        ARRAY(SELECT s FROM pg_catalog.unnest(%s::pg_catalog.text[]) AS s
              WHERE pg_catalog.current_setting(s, true) IS NOT NULL),
        pg_catalog.current_setting('lock_timeout', true), pg_catalog.pg_backend_pid(),
-       pg_catalog.current_setting('synchronous_commit', true)
-"""
+       pg_catalog.current_setting('synchronous_commit', true),
+       EXISTS (SELECT FROM pg_catalog.pg_extension
+               WHERE extname OPERATOR(pg_catalog.=) 'citus'), """
+    + REACHES_OUT
+)
+
 _DATABASE = "SELECT 1 FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) %s"
 # Asked before anything of ours is set: where unqualified names of a file lead to.
 _PATH = b"SELECT pg_catalog.current_schemas(false)"
@@ -68,6 +83,7 @@ class Server(NamedTuple):
     """What a connection leads to. `settings`: those of the optional ones that it knows.
 
     `pooled`: a pooler is in between, so that what is set for the session may not stay.
+    `reaches_out`: a file may change another server as well.
     `synchronous_commit`: what makes a commit wait for the disk here, as the role has it.
     """
 
@@ -75,6 +91,7 @@ class Server(NamedTuple):
     settings: frozenset[str]
     lock_timeout: str | None
     pooled: bool
+    reaches_out: bool
     synchronous_commit: str = "on"
 
 
@@ -287,10 +304,15 @@ def describe(conn: Connection, *, writing: bool = True) -> Server:
     default, unless nothing is to be written.
     """
     (path,), row = (rows[0] for rows in ours.asks(conn, [(_WHO, [_OPTIONAL])], theirs=_PATH))
-    database, user, version, standby, read_only, known, lock_timeout, pid, commit = row
+    database, user, version, standby, read_only, known, lock_timeout, pid, commit, citus, out = row
     conn.schemas = tuple(s for s in path if not s.startswith("pg_"))
     product = " ".join(str(version).split(" ")[:2])
     found = Connected(str(database), conn.info.host, conn.info.port, str(user), product)
+    if citus and writing and ours.ask(conn, _IS_WORKER) == [(True,)]:
+        raise ConnectionFailed(
+            f"{found}: this is a worker of Citus, and the ledger is kept on the coordinator.",
+            "Point DATABASE_URL at the coordinator.",
+        )
     if standby and writing:
         raise StandbyFound(
             f"{found}: this is a standby (pg_is_in_recovery() is true), which cannot be migrated.",
@@ -306,6 +328,7 @@ def describe(conn: Connection, *, writing: bool = True) -> Server:
         frozenset(cast("list[str]", known)),
         cast("str | None", lock_timeout),
         pooled=pid != conn.info.backend_pid,
+        reaches_out=bool(out),
         synchronous_commit="on" if commit in (None, "off") else str(commit),
     )
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from psycopg import sql
 
 import db
 from db.errors import ConnectionFailed, StatementFailed
@@ -418,3 +419,99 @@ def test_pgpool_in_another_mode_is_refused_by_name(
     assert done.returncode == 2
     assert f"pgpool-II with backend_clustering_mode = '{mode}'" in done.output
     assert not own.executed()
+
+
+def flushes(project: Project, *files: str) -> list[object]:
+    """Run files that note how their commit is going to be, and return what they have noted."""
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE TABLE noted (n serial, commit text)")
+        conn.execute(
+            "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO "
+            "noted (commit) VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$"
+        )
+        conn.execute("CREATE TABLE noting (n int)")
+        conn.execute(  # as the last thing before the commit
+            "CREATE CONSTRAINT TRIGGER t AFTER INSERT ON noting INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION note()"
+        )
+    for number, text in enumerate((*files, ""), 1):
+        project.write(f"{number:03}_f.sql", f"INSERT INTO noting VALUES (1);\n{text}\n")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+    with project.cluster.connect(project.database) as conn:
+        return [row[0] for row in conn.execute("SELECT commit FROM noted ORDER BY n")]
+
+
+def test_files_wait_for_the_disk_where_they_may_change_another_server(project: Project) -> None:
+    """The other one keeps what it was told, whatever a crash takes along here."""
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE FOREIGN DATA WRAPPER other_fdw")
+    assert flushes(project, "CREATE TABLE t1 (id int);", "") == ["on", "on", "on"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["CREATE FOREIGN DATA WRAPPER other_fdw;", "DO $$BEGIN CREATE FOREIGN DATA WRAPPER f; END$$;"],
+)
+def test_files_wait_for_the_disk_from_the_one_on_that_can_reach_out(
+    project: Project, text: str
+) -> None:
+    made = flushes(project, "CREATE TABLE t1 (id int);", text, "CREATE TABLE t2 (id int);", "")
+    assert made == ["off", "on", "on", "on", "on"]
+
+
+def test_the_settings_of_a_file_stay_on_the_coordinator(project: Project) -> None:
+    """Citus sends them to its workers only if told to; its setting stands in for it."""
+    with project.cluster.connect() as conn:
+        name = sql.Identifier(project.database)
+        query = "ALTER DATABASE {} SET citus.propagate_set_commands = 'none'"
+        conn.execute(sql.SQL(query).format(name))
+    project.write(
+        "001_t1.sql",
+        "CREATE TABLE t1 AS SELECT current_setting('citus.propagate_set_commands') AS v;\n",
+    )
+    assert project.invoke("db.migrate-run").returncode == 0
+    assert scalar(project, "SELECT v FROM t1") == "local"
+
+
+def test_a_worker_of_citus_is_refused_by_name(own: Project) -> None:
+    """Its catalog stands in for it, which only a superuser can write."""
+    own.write("001_t1.sql", "CREATE TABLE t1 (id int);\n")
+    with own.cluster.connect(own.database) as conn:
+        conn.execute("SET allow_system_table_mods = on")
+        conn.execute("CREATE TABLE pg_catalog.pg_dist_local_group (groupid int)")
+        conn.execute("INSERT INTO pg_catalog.pg_dist_local_group VALUES (2)")
+        conn.execute(
+            "INSERT INTO pg_extension SELECT 90000, 'citus', extowner, extnamespace, false, '14.0' "
+            "FROM pg_extension WHERE extname = 'plpgsql'"
+        )
+    done = own.invoke("db.migrate-run")
+    assert done.returncode == 2
+    assert "this is a worker of Citus" in done.output
+    assert "coordinator" in done.output
+    with own.cluster.connect(own.database) as conn:
+        conn.execute("UPDATE pg_catalog.pg_dist_local_group SET groupid = 0")
+    assert own.invoke("db.migrate-run").returncode == 0
+    agree(own)
+
+
+def test_a_role_that_may_not_log_in_at_a_worker_is_named(project: Project) -> None:
+    project.write(
+        "001_t1.sql",
+        "DO $$BEGIN RAISE EXCEPTION 'connection to the remote node app@w1:5432 failed' "
+        "USING ERRCODE = '08006'; END$$;\n",
+    )
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 1
+    assert "MIGRATIONS_ROLE" in done.output
+    assert "LOGIN" in done.output
+
+
+def test_the_header_of_a_dump_does_not_switch_the_lock_timeout_off(project: Project) -> None:
+    note = "CREATE TABLE {} AS SELECT current_setting('lock_timeout') AS v;\n"
+    dumped = "SET statement_timeout = 0;\nSET lock_timeout = 0;\nSET client_encoding = 'UTF8';\n"
+    project.write("001_t1.sql", dumped + note.format("t1"))
+    project.write("002_t2.sql", "SET lock_timeout = 0;\n" + note.format("t2"))
+    assert project.invoke("db.migrate-run").returncode == 0
+    assert scalar(project, "SELECT v FROM t1") == "500ms"
+    assert scalar(project, "SELECT v FROM t2") == "0"  # which the file wants
