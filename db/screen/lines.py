@@ -74,14 +74,14 @@ class Lines:
             case e.Applied(filename, duration_ms, out_of_order):
                 late = ("  (out of order)", "yellow") if out_of_order else ""
                 took = (f"  {humanised(duration_ms)}", "dim")
-                self._say(self._name(filename), ("executed", "green"), took, late)
+                self._say_file(filename, ("executed", "green"), took, late)
                 for said in self._notices:
                     self._say_notice(said)
                 self._notices = []
             case e.Retrying(filename, sqlstate, reason, _, pause_s, blockers):
                 why = "waits for a lock" if sqlstate == "55P03" else _one_line(reason)
                 then = f" ({sqlstate}), tried again in {humanised(pause_s * 1000)}"
-                self._say(self._name(filename), (why, "yellow"), then)
+                self._say_file(filename, (why, "yellow"), then)
                 self._say_blockers(_blocked(blockers))
             case e.Reconnected(reason):
                 self._say(("reconnected", "yellow"), f": {_hanging(reason)}")
@@ -91,7 +91,7 @@ class Lines:
     def error(self, error: MigrationsError) -> None:
         self.close()
         if isinstance(error, StatementFailed):
-            self._say(self._name(error.filename), ("failed", "bold red"))
+            self._say_file(error.filename, ("failed", "bold red"))
         if self._began:
             self._say("")
         at, excerpt = error.location, error.excerpt.strip("\n")
@@ -165,6 +165,15 @@ class Lines:
         for name, text in (("detail", said.detail), ("hint", said.hint)):
             if text:
                 self._say(f"      {name}: {_hanging(text, 8)}")
+
+    def _say_file(self, filename: str, *parts: str | tuple[str, str]) -> None:
+        """Say what became of a file: beside its name, or below it where the terminal is narrow."""
+        name = self._name(filename)
+        text = "".join(part if isinstance(part, str) else part[0] for part in parts)
+        if len(name) + len(text) > (self._width(self._out) or 1000):
+            self._say(name.rstrip())
+            name = "    "
+        self._say(name, *parts)
 
     def _say_blockers(self, blocked: list[str]) -> None:
         width = (self._width(self._out) or 120) - 4
