@@ -1,19 +1,20 @@
 """Executed files undone by their .down.sql companions, newest first.
 
 The engine is the runner's. What differs: a file's claim takes its row away, and fails if another
-run has taken it; and what remains to be done are the files that still have one.
+run has taken it or executed a later file; and what remains to be done are the files that still
+have one. A file is never undone under a later one, which was written for what is there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..errors import FilesError
-from ..events import Event
+from ..errors import FilesError, LedgerError, MigrationsError
+from ..events import Blocker, Event
 from ..files.folder import Migration, find, load
 from ..files.plan import SCHEMA, Executed, Goal, Plan
 from ..server.connection import Target
-from ..server.pipeline import Command
+from ..server.pipeline import Command, CommandFailed
 from ..settings import Settings
 from ..sql.script import Script
 from . import ledger, place
@@ -25,8 +26,13 @@ from .waiting import patiently
 _DOWN = ".down.sql"
 # The division fails where there is no row: then nothing of the file must run.
 _UNCLAIM = """
-WITH gone AS (DELETE FROM {table} WHERE filename OPERATOR(pg_catalog.=) $1 RETURNING id)
+WITH gone AS (
+    DELETE FROM {table} AS latest WHERE latest.filename OPERATOR(pg_catalog.=) $1 AND NOT EXISTS (
+        SELECT FROM {table} AS later WHERE later.id OPERATOR(pg_catalog.>) latest.id
+        AND later.filename OPERATOR(pg_catalog.<>) 'schema.sql')
+    RETURNING latest.id)
 SELECT 1 OPERATOR(pg_catalog./) pg_catalog.count(*) FROM gone"""
+_DIVISION_BY_ZERO = "22012"
 _TOOK = (
     b"SELECT (1000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.clock_timestamp() "
     b"OPERATOR(pg_catalog.-) pg_catalog.now()))::integer"
@@ -82,8 +88,27 @@ class Rollback(Run):
             session, lambda: ledger.read(session.conn, self._ledger, session.lock_timeout_ms)
         )
         todo = tuple(d for d in self._downs if not self._is_done(d.filename, executed))
+        self._refuse_later(executed)
         self._survey = Survey(self._ledger, executed, {}, (), Plan((), (), ()), {}, todo)
         yield from self._confirm()
+
+    def _refuse_later(self, executed: Mapping[str, Executed]) -> None:
+        """Raise `LedgerError` if a file was executed after those that are to be undone."""
+        ours = {undone(down.filename) for down in self._downs}
+        names = [name for name in executed if name != SCHEMA]
+        left = [name for name in names if name in ours]
+        later = [name for name in names[names.index(left[0]) :] if name not in ours] if left else []
+        if later:
+            raise self._overtaken(left[-1], f"{later[-1]} was executed meanwhile")
+
+    def _overtaken(self, filename: str, why: str) -> LedgerError:
+        done = ", ".join(map(undone, self.executed))
+        return LedgerError(
+            f"{why}, so {filename} is not the latest file any more. "
+            + (f"Undone before: {done}." if done else "Nothing was rolled back."),
+            "Look again: invoke db.status",
+            "To undo what is the latest now: invoke db.rollback",
+        )
 
     def _check(self) -> bool:
         for down in self._survey.todo:
@@ -102,6 +127,17 @@ class Rollback(Run):
 
     def _record(self, running: Running) -> Command:
         return Command(_TOOK, "record", running)
+
+    def _failed(
+        self,
+        failed: CommandFailed,
+        running: Running,
+        todo: Sequence[Migration],
+        blockers: tuple[Blocker, ...],
+    ) -> MigrationsError:
+        if failed.command.role == "claim" and failed.diagnostic.sqlstate == _DIVISION_BY_ZERO:
+            return self._overtaken(undone(running.filename), "A later file was executed meanwhile")
+        return super()._failed(failed, running, todo, blockers)
 
     def _is_done(self, filename: str, executed: Mapping[str, Executed]) -> bool:
         return undone(filename) not in executed
