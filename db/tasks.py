@@ -171,7 +171,8 @@ def status(c: Context, check: bool = False, json: bool = False) -> None:
 
     executed: done, whole. pending: db.migrate-run runs it. out of order: pending, though a later
     file is executed. unfinished: a no-transaction file that is done in part. changed: edited since
-    it was executed. missing: executed, and no longer in the folder. Changes nothing.
+    it was executed. missing: executed, and no longer in the folder. renamed: a missing one under
+    another name. Changes nothing.
     """
     with _reporting(c, json) as report:
         from .commands import status as command
@@ -284,6 +285,7 @@ def baseline(c: Context, to: str = "", yes: bool = False, json: bool = False) ->
         "accept": "it was edited since, and that is right: record its checksum",
         "forget": "remove its row, and what is finished of it, so that it runs again",
         "mark": "record it as executed without running it",
+        "renamed-from": "its name when it was executed: its row gets the new one",
         **_YES,
         **_JSON,
     }
@@ -294,22 +296,23 @@ def repair(  # noqa: PLR0917  # its arguments are the command's options
     accept: bool = False,
     forget: bool = False,
     mark: bool = False,
+    renamed_from: str = "",
     yes: bool = False,
     json: bool = False,
 ) -> None:
     """Put right what the ledger says about one file.
 
-    One of --accept, --forget and --mark says how.
+    One of --accept, --forget, --mark and --renamed-from says how.
     """
     with _reporting(c, json) as report:
         from .commands import repair as command
 
-        ways = {"accept": accept, "forget": forget, "mark": mark}
+        ways = {"accept": accept, "forget": forget, "mark": mark, "renamed-from": renamed_from}
         chosen = [way for way, given in ways.items() if given]
         if len(chosen) != 1:
-            raise SettingsError("Say which one: --accept, --forget or --mark.")
-        file = _given("--name", name)
-        command.repair(_settings(c, report), report, _asking(yes, json), file, chosen[0])
+            raise SettingsError("Say which one: --accept, --forget, --mark or --renamed-from.")
+        way = command.Way(chosen[0], _given("--renamed-from", renamed_from))
+        command.repair(_settings(c, report), report, _asking(yes, json), _given("--name", name), way)
 
 
 @task(

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "db"
 FLOORS = {
     "": ["errors", "events", "settings"],
     "sql": ["checksum", "kinds", "source", "positions", "lexer", "script"],
-    "files": ["folder", "plan", "new", "lint"],
+    "files": ["folder", "renames", "plan", "new", "lint"],
     "server": [
         "ours",
         "embedded",

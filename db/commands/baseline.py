@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from ..engine import ledger, place
-from ..engine.survey import all_files, stand
-from ..errors import (
-    LedgerError,
-)
+from ..engine.survey import Survey, all_files, stand
+from ..errors import LedgerError
 from ..events import Note
-from ..files import folder
+from ..files import folder, renames
+from ..files.folder import Migration
 from ..server.watch import author
 from ..settings import Settings
 from .opened import Confirm, Screen, changing, connected, read_only
@@ -27,17 +26,25 @@ def baseline(settings: Settings, screen: Screen, confirm: Confirm, to: str) -> l
                 "The database is empty, so nothing is in it that could be recorded.",
                 "To set it up: invoke db.migrate",
             )
-        wanted = all_files(settings, found)
-        if to:
-            wanted = wanted[: wanted.index(folder.find(wanted, to)) + 1]
-        missing = [m for m in wanted if m.filename not in found.executed]
+        renames.refuse(found.plan.renamed)
+        missing = _missing(settings, found, to)
         if not missing:
-            screen.event(Note(f"nothing to record; in the ledger already: {len(wanted)}"))
+            screen.event(Note("nothing to record: the ledger has them already"))
             return []
         screen.table(("filename", "change"), [(m.filename, "recorded, not run") for m in missing])
         confirm(f"Record {len(missing)} as executed in {server.connected}?")
-        with changing(target, conn, server, settings, found) as book:
+        with changing(target, conn, server, settings, found) as now:
+            if _missing(settings, now, to) != missing:
+                raise LedgerError(ledger.CHANGED, ledger.LOOK_AGAIN)
             rows = [(m.filename, m.checksum) for m in missing]
-            ledger.record(conn, book, rows, f"{author()} (db.baseline)")
+            ledger.record(conn, now.ledger, rows, f"{author()} (db.baseline)")
         screen.event(Note(f"recorded as executed: {len(missing)}"))
         return [m.filename for m in missing]
+
+
+def _missing(settings: Settings, found: Survey, to: str) -> list[Migration]:
+    """Return the files, as far as `to`, that the ledger does not have."""
+    wanted = all_files(settings, found)
+    if to:
+        wanted = wanted[: wanted.index(folder.find(wanted, to)) + 1]
+    return [m for m in wanted if m.filename not in found.executed]

@@ -10,8 +10,7 @@ from typing import Protocol, TypeAlias, TypeVar
 import psycopg
 
 from ..engine import ledger
-from ..engine.place import Ledger
-from ..engine.survey import Survey
+from ..engine.survey import Survey, stand
 from ..errors import (
     LedgerError,
     MigrationsError,
@@ -104,15 +103,19 @@ def read_only(conn: Connection, server: Server) -> Iterator[None]:
 @contextmanager
 def changing(
     target: Target, conn: Connection, server: Server, settings: Settings, found: Survey
-) -> Iterator[Ledger]:
-    """Yield the ledger, made or adopted, in a transaction while no run is under way."""
+) -> Iterator[Survey]:
+    """Yield what stands now, with the ledger made or adopted, in a transaction of its own.
+
+    No run is under way, and nobody else can write the ledger. What was shown before somebody
+    answered may have changed since: whoever writes compares.
+    """
     guard = Guard(target, found.ledger.keys)
     try:
         if settings.guard and not _locked(guard):
             raise LedgerError(f"Nothing was changed, because of {guard.holder()}.", "Wait for it.")
         with ours.transaction(conn, lock_timeout_ms=_limit(server)):
-            book = ledger.prepare(conn, found.ledger, None, unfinished=False)
-            yield book
+            ledger.hold(conn, ledger.prepare(conn, found.ledger, None, unfinished=False))
+            yield stand(conn, settings)
     finally:
         guard.close()
 

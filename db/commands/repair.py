@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..engine import ledger
 from ..engine.survey import Survey, all_files, stand
 from ..errors import (
@@ -9,48 +11,87 @@ from ..errors import (
     LedgerError,
 )
 from ..events import Note
-from ..files import folder
+from ..files import folder, renames
 from ..files.folder import Migration
+from ..server.ours import Connection
 from ..server.watch import author
 from ..settings import Settings
 from .opened import Confirm, Screen, changing, connected, read_only
 from .status import advice
 
 
-def repair(settings: Settings, screen: Screen, confirm: Confirm, name: str, how: str) -> None:
-    """Change what the ledger says about one file. `how`: accept, forget or mark."""
+class Way(NamedTuple):
+    """What is done: accept, forget, mark, or renamed-from, which needs the `old` name."""
+
+    how: str
+    old: str = ""
+
+
+def repair(settings: Settings, screen: Screen, confirm: Confirm, name: str, way: Way) -> None:
+    """Change what the ledger says about one file.
+
+    What is done is what was shown: raise `LedgerError` if the ledger has changed until somebody
+    answers.
+    """
     with connected(settings, screen, writing=True) as (target, conn, server):
         with read_only(conn, server):
             found = stand(conn, settings)
-        names = (*found.executed, *found.progress)
-        gone = [Migration(n, settings.folder / n, n, "") for n in names]
-        known = {m.filename: m for m in (*gone, *all_files(settings, found))}
-        chosen = folder.find(tuple(known.values()), name)
-        change = _change(found, chosen, how)
+        chosen = _chosen(settings, found, name)
+        way = way._replace(old=way.old and _chosen(settings, found, way.old).filename)
+        change = _change(found, chosen, way)
         if isinstance(change, Note):
             screen.event(change)
             return
         screen.table(("filename", "change"), [(chosen.filename, change)])
         confirm(f"Do this in {server.connected}?")
-        with changing(target, conn, server, settings, found) as book:
-            if how == "accept":
-                ledger.accept(conn, book, chosen.filename, chosen.checksum)
-            elif how == "forget":
-                rows = int(chosen.filename in found.executed)
-                ledger.forget(conn, book, chosen.filename, rows=rows)
-            else:
-                row = (chosen.filename, chosen.checksum)
-                ledger.record(conn, book, [row], f"{author()} (db.repair --mark)")
+        with changing(target, conn, server, settings, found) as now:
+            if _shown_now(settings, now, chosen, way) != (chosen, change):
+                raise LedgerError(ledger.CHANGED, ledger.LOOK_AGAIN)
+            _write(conn, now, chosen, way)
         screen.event(Note("done", filename=chosen.filename))
 
 
-def _change(found: Survey, chosen: Migration, how: str) -> str | Note:
+def _shown_now(
+    settings: Settings, now: Survey, chosen: Migration, way: Way
+) -> tuple[Migration, str | Note] | None:
+    try:
+        chosen = _chosen(settings, now, chosen.filename)
+        return chosen, _change(now, chosen, way)
+    except (FilesError, LedgerError):
+        return None
+
+
+def _chosen(settings: Settings, found: Survey, name: str) -> Migration:
+    """Return the file of that name, or what the ledger alone has, without a checksum."""
+    names = (*found.executed, *found.progress)
+    gone = [Migration(n, settings.folder / n, n, "") for n in names]
+    known = {m.filename: m for m in (*gone, *all_files(settings, found))}
+    return folder.find(tuple(known.values()), name)
+
+
+def _write(conn: Connection, now: Survey, chosen: Migration, way: Way) -> None:
+    book, name, (how, old) = now.ledger, chosen.filename, way
+    if how == "accept":
+        ledger.accept(conn, book, name, chosen.checksum)
+    elif how == "forget":
+        ledger.forget(conn, book, name, rows=int(name in now.executed))
+    elif how == "mark":
+        ledger.record(conn, book, [(name, chosen.checksum)], f"{author()} (db.repair --mark)")
+    else:
+        before = now.executed[old].checksum
+        same = renames.same_text(chosen, old, before)
+        ledger.rename(conn, book, old, name, chosen.checksum if same else before)
+
+
+def _change(found: Survey, chosen: Migration, way: Way) -> str | Note:
     """Return what would change, or a note that nothing has to. Raise if it cannot be done."""
-    name, row = chosen.filename, found.executed.get(chosen.filename)
+    name, row, (how, old) = chosen.filename, found.executed.get(chosen.filename), way
     if how == "forget":
         return _forgetting(found, chosen)
     if not chosen.checksum:
         raise FilesError(f"There is no file {name}.", *advice(found.plan))
+    if how == "renamed-from":
+        return _renaming(found, chosen, old)
     if how == "mark":
         already = Note("nothing to mark: it is executed already", filename=name)
         return already if row else "recorded as executed, not run"
@@ -66,7 +107,31 @@ def _change(found: Survey, chosen: Migration, how: str) -> str | Note:
 
 def _forgetting(found: Survey, chosen: Migration) -> str | Note:
     if chosen.filename in found.executed:
-        return "its row is removed" + ("; it runs again" if chosen.checksum else "")
+        same = [r.new for r in found.plan.renamed if r.old == chosen.filename]
+        again = "; it runs again" if chosen.checksum else ""
+        again = f"; {same[0]}, which is the same file, runs then" if same else again
+        return f"its row is removed{again}"
     if chosen.filename in found.progress:
         return "what is finished of it is forgotten; it starts from its first statement"
     return Note("nothing to forget: the ledger does not have it", filename=chosen.filename)
+
+
+def _renaming(found: Survey, chosen: Migration, old: str) -> str | Note:
+    name, row = chosen.filename, found.executed.get(old)
+    if row is None:
+        raise LedgerError(f"{old} is not executed, so {name} is no other name of it.")
+    if name in found.executed:
+        raise LedgerError(
+            f"{name} has a row of its own: both were executed. Nothing was done.",
+            f"If {old} is to go: invoke db.repair --name {old} --forget",
+        )
+    if old in {m.filename for m in found.migrations}:
+        raise FilesError(
+            f"{old} is still in the folder, so {name} is a copy of it. Nothing was done.",
+            "Remove the one that is not wanted.",
+        )
+    when = f"{row.executed_at:%Y-%m-%d %H:%M}" if row.executed_at else "an unknown time"
+    moved = f"gets the row of {old}, executed at {when}; it does not run again"
+    if row.checksum is None or renames.same_text(chosen, old, row.checksum):
+        return moved
+    return f"{moved}; its text is another one, which db.status shows as changed"

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+import psycopg
 from psycopg import sql
 
+from ..errors import LedgerError
 from ..files.plan import SCHEMA, Executed, Progress
 from ..server import ours
 from ..server.ours import Connection
@@ -43,6 +45,18 @@ ON CONFLICT (filename) DO NOTHING"""
 _FORGET = "DELETE FROM {table} WHERE filename OPERATOR(pg_catalog.=) %s"
 _FORGET_UNITS = "DELETE FROM {unfinished} WHERE filename OPERATOR(pg_catalog.=) %s"
 _ACCEPT = "UPDATE {table} SET checksum = %s WHERE filename OPERATOR(pg_catalog.=) %s"
+_RENAME = """
+UPDATE {table} SET filename = %s, checksum = %s WHERE filename OPERATOR(pg_catalog.=) %s"""
+_HOLD = "LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"
+_BEHIND = """
+SELECT s.name, t.highest
+FROM (SELECT pg_catalog.pg_get_serial_sequence(%s, 'id') AS name) AS s,
+     (SELECT pg_catalog.max(id) AS highest FROM {table}) AS t
+WHERE coalesce(pg_catalog.pg_sequence_last_value(s.name::pg_catalog.regclass), 0)
+      OPERATOR(pg_catalog.<) t.highest"""
+_SET_RIGHT = "SELECT pg_catalog.setval(%s::pg_catalog.regclass, %s::pg_catalog.int8)"
+CHANGED = "The ledger was changed meanwhile. Nothing was done."
+LOOK_AGAIN = "Look again: invoke db.status"
 _DUMPED = "INSERT INTO {table} (filename, checksum, executed_by) VALUES\n    "
 _SEQUENCE = "SELECT pg_catalog.pg_get_serial_sequence(%s, 'id')"
 _ROWS = """
@@ -57,7 +71,8 @@ def read(
 ) -> dict[str, Executed]:
     """Return the rows of the ledger, oldest first. Reads only: a missing table has no rows.
 
-    Raise `psycopg.errors.LockNotAvailable` if it is locked for longer than that.
+    Raise `LedgerError` if a row names no file, and `psycopg.errors.LockNotAvailable` if the table
+    is locked for longer than that.
     """
     return read_both(conn, ledger._replace(has_unfinished=False), lock_timeout_ms)[0]
 
@@ -106,12 +121,27 @@ def _read(
 ) -> tuple[dict[str, Executed], dict[str, list[Progress]]]:
     rows = results[0] if ledger.exists else []
     units = results[-1] if ledger.has_unfinished else []
+    _refuse_nameless(ledger, sum(row[0] is None for row in rows))
     executed = {str(name): Executed(str(name), _when(at), *rest) for name, at, *rest in rows}
     progress: dict[str, list[Progress]] = {}
     for row in units:
         unit = Progress(*row)
         progress.setdefault(unit.filename, []).append(unit)
     return executed, progress
+
+
+def _refuse_nameless(ledger: Ledger, number: int) -> None:
+    """Raise `LedgerError` if rows have no filename, which the Node code's table may allow."""
+    if number:
+        table = ledger.compose("{table}").decode()
+        rows = "1 row names" if number == 1 else f"{number} rows name"
+        raise LedgerError(
+            f"{rows} no file in {ledger.schema}.{ledger.table}, so what was executed is not known. "
+            "Nothing was executed.",
+            f"Look at them: SELECT * FROM {table} WHERE filename IS NULL;",
+            "Put the names in; or, if they mean nothing: "
+            f"DELETE FROM {table} WHERE filename IS NULL;",
+        )
 
 
 def _when(epoch: float | None) -> datetime | None:
@@ -164,10 +194,37 @@ def fill_in(
             ours.change(conn, ledger.compose(_FILL_IN), [checksum, name], rows=None)
 
 
+def hold(conn: Connection, ledger: Ledger) -> None:
+    """Let nobody else write the ledger until the transaction ends; reading goes on."""
+    conn.execute(ledger.compose(_HOLD))
+
+
+def mend(conn: Connection, ledger: Ledger) -> bool:
+    """Set the sequence of the ids behind the highest one, and return whether that was needed.
+
+    A restored dump can leave it behind: then every new row collides with an old one. To be called
+    where nobody else can write the ledger. Raise `LedgerError` with the statement to type if this
+    role cannot.
+    """
+    table = ledger.compose("{table}").decode()
+    try:
+        behind = ours.ask(conn, ledger.compose(_BEHIND), [table])
+        if behind:
+            ours.ask(conn, _SET_RIGHT, behind[0])
+    except psycopg.errors.InsufficientPrivilege:
+        raise LedgerError(
+            f"The sequence of the ids in {table} is behind them, as a restored dump leaves it.",
+            f"As its owner: SELECT setval(pg_get_serial_sequence({sql.Literal(table).as_string()}, "
+            f"'id'), (SELECT max(id) FROM {table}));",
+        ) from None
+    return bool(behind)
+
+
 def record(
     conn: Connection, ledger: Ledger, files: Iterable[tuple[str, str]], executed_by: str
 ) -> None:
     """Record files (name and checksum) as executed that were not executed by a run."""
+    mend(conn, ledger)
     for filename, checksum in files:
         row = [filename, checksum, executed_by]
         ours.change(conn, ledger.compose(_RECORD), row, rows=1)
@@ -183,6 +240,12 @@ def forget(conn: Connection, ledger: Ledger, filename: str, *, rows: int) -> Non
 def accept(conn: Connection, ledger: Ledger, filename: str, checksum: str) -> None:
     """Record another checksum for an executed file."""
     ours.change(conn, ledger.compose(_ACCEPT), [checksum, filename], rows=1)
+
+
+def rename(conn: Connection, ledger: Ledger, old: str, new: str, checksum: str | None) -> None:
+    """Give an executed file's row its new name and its checksum, and keep the rest."""
+    ours.change(conn, ledger.compose(_RENAME), [new, checksum, old], rows=1)
+    _forget_units(conn, ledger, new)
 
 
 def _forget_units(conn: Connection, ledger: Ledger, filename: str) -> None:

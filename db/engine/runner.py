@@ -49,7 +49,7 @@ from .place import Ledger
 from .recovery import Recovery, interrupted, nothing_known
 from .session import Running, Session, statement
 from .survey import Survey, survey
-from .waiting import Patience, patiently, prepare, take_turn
+from .waiting import Patience, mend, patiently, prepare, take_turn
 
 _CLAIM = "INSERT INTO {table} (filename, checksum, executed_by) VALUES ($1, $2, $3)"
 # The division fails unless it is one row: then nothing of the file must be committed.
@@ -231,6 +231,8 @@ class Run:
                 before, todo = todo, self._still(todo)
                 yield from self._elsewhere(running, before, todo)
                 if running.migration not in todo:
+                    continue
+                if (yield from mend(self._session, self._ledger, failed)):
                     continue
                 blockers, self._session.blockers = self._session.blockers, ()
                 again = patience.retry(failed, running, blockers)

@@ -60,7 +60,8 @@ def stand(
         for m in migrations
         if m.filename in executed and executed[m.filename].checksum is None
     }
-    made = plan.make(migrations, executed, progress)
+    without = not settings.schema.is_file()
+    made = plan.make(migrations, executed, progress, without_schema=without)
     return Survey(book, executed, progress, migrations, made, unchecked)
 
 
@@ -78,6 +79,7 @@ def survey(
         todo, more = _only(found, goal)
     else:
         plan.refuse_changed(found.plan)
+        plan.refuse_renamed(found.plan)
         todo, more = _up_to(found, goal.to) if goal.to else (found.plan.pending, [])
         if goal.schema:
             first, more = _schema(conn, settings, found)
@@ -126,6 +128,7 @@ def _only(found: Survey, goal: Goal) -> tuple[tuple[Migration, ...], list[Note]]
         changed = " It has changed since." if wanted.filename in found.plan.named("changed") else ""
         message = f"{wanted.filename} was already executed{when.rstrip()}.{changed}"
         return (), [Note(message, "warning")]
+    plan.refuse_renamed(found.plan, wanted.filename)
     earlier = [m.filename for m in found.plan.pending if m.filename < wanted.filename]
     if not earlier:
         return (wanted,), []

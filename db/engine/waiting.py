@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
@@ -10,7 +11,7 @@ from typing import TypeVar
 import psycopg
 
 from ..events import Blocker, Event, Note, Retrying, Waiting
-from ..server import pooler
+from ..server import ours, pooler
 from ..server.pipeline import CommandFailed
 from ..server.watch import PREFIX
 from . import ledger, place
@@ -26,6 +27,7 @@ _POOL_S = 5.0  # for a connection of the pool
 _TRIES = 3  # of a second connection
 _LOCKED = {"55P03", "40P01", "40001"}  # lock not available, deadlock, serialization failure
 _TAKEN = "23505"
+_ID = re.compile(r"\(id\)=\(")  # in the detail, whatever its language
 # What CREATE TABLE IF NOT EXISTS fails with if another session creates it at the same moment.
 _CREATED = (
     psycopg.errors.UniqueViolation,
@@ -120,6 +122,22 @@ def prepare(session: Session, found: Survey, *, unfinished: bool) -> Generator[E
             if now == book:  # not by another run: something else has the name
                 raise error from None
             book = now
+
+
+def mend(session: Session, book: Ledger, failed: CommandFailed) -> Generator[Event, None, bool]:
+    """Return whether a claim failed because its row's id is taken, and see that it is no more."""
+    said = failed.diagnostic
+    if failed.command.role != "claim" or said.sqlstate != _TAKEN or not _ID.search(said.detail):
+        return False
+
+    def look() -> bool:
+        with ours.transaction(session.conn, lock_timeout_ms=session.lock_timeout_ms):
+            ledger.hold(session.conn, book)
+            return ledger.mend(session.conn, book)
+
+    if (yield from patiently(session, look)):
+        yield Note("the ids of the ledger had been behind its rows, and were set right")
+    return True
 
 
 class Patience:

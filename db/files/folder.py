@@ -132,13 +132,23 @@ def check_order(migrations: Iterable[Migration], pending: set[str]) -> None:
     """Raise `FilesError` if alphabetical order would run a pending file out of its number."""
     for first, second in pairwise(migrations):
         if first.number > second.number and pending & {first.filename, second.filename}:
-            width = max(len(first.digits), len(second.digits))
             raise FilesError(
                 f"{first.filename} sorts before {second.filename}: files run in alphabetical "
                 "order of their names. Nothing was executed.",
-                f"Pad the numbers to the same width: "
-                f"{second.digits.zfill(width)}{second.filename[len(second.digits) :]}.",
+                *padding(first, second, executed=second.filename not in pending),
             )
+
+
+def padding(first: Migration, second: Migration, *, executed: bool | None) -> list[str]:
+    """Return how to make the second sort by its number. `executed`: None if it may be."""
+    width = max(len(first.digits), len(second.digits))
+    padded = second.digits.zfill(width) + second.filename[len(second.digits) :]
+    advice = [f"Pad the numbers to the same width: {padded}."]
+    if executed is not False:
+        where = "It is executed, so" if executed else "Where it is executed,"
+        repair = f"invoke db.repair --name {padded} --renamed-from {second.filename}"
+        advice.append(f"{where} put that name into the ledger as well: {repair}")
+    return advice
 
 
 def duplicates(migrations: Iterable[Migration], pending: set[str]) -> list[tuple[str, str]]:

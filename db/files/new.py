@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 
 from ..errors import FilesError
-from .folder import NAME_LENGTH, paths
+from .folder import NAME_LENGTH, Migration, check_order, padding, paths
 
 _DIGITS = 3  # of a number, where there are no neighbours
 _HEADER = """\
@@ -44,7 +44,7 @@ def write(folder: Path, shown: str, description: str, *, transaction: bool = Tru
             'Letters, digits and spaces: invoke db.new "add index to campaigns"',
         )
     taken = [path.name for path in paths(folder, shown)]
-    name = f"{_next(taken, shown)}_{snake}"
+    name = _numbered(taken, snake, shown)
     if len(name) + len(".down.sql") > NAME_LENGTH:
         raise FilesError(f"The name is longer than {NAME_LENGTH} characters: {name[:40]}…")
     said = " ".join(description.split())
@@ -58,14 +58,35 @@ def write(folder: Path, shown: str, description: str, *, transaction: bool = Tru
     return f"{shown}/{name}.sql"
 
 
-def _next(names: Sequence[str], shown: str) -> str:
-    digits = [re.match(r"\d*", name)[0] for name in names]  # type: ignore[index]
-    last = max(digits, key=int, default="")
-    width = max(map(len, digits), default=_DIGITS)
-    number = str(int(last or 0) + 1).zfill(width)
-    if len(number) > width:
+def _numbered(names: Sequence[str], words: str, shown: str) -> str:
+    """Return the name with the next number, of a width at which it sorts, and so runs, last."""
+    taken = [Migration(name, Path(name), name, "") for name in names]
+    highest = max(taken, key=lambda m: m.number, default=None)
+    number = str(highest.number + 1 if highest else 1)
+    widths = [len(m.digits) for m in reversed(taken)] or [_DIGITS]
+    for width in dict.fromkeys(widths):
+        name = f"{number.zfill(width)}_{words}"
+        new = Migration(f"{name}.sql", Path(name), name, "")
+        if not taken or _is_last(taken, new):
+            return name
+    last, new = taken[-1], Migration(f"{number}_{words}.sql", Path(number), number, "")
+    if len({len(m.digits) for m in taken}) == 1:
         raise FilesError(
-            f"{number} would sort before {last}: all numbers of {width} digits are taken.",
+            f"{number} would sort before {last.digits}: all numbers of {len(last.digits)} digits "
+            "are taken.",
             f"Number on in a new folder (MIGRATIONS_DIR), and keep {shown} as it is.",
         )
-    return number
+    raise FilesError(
+        f"{number} would sort before {last.filename}: files run in alphabetical order of their "
+        "names. Nothing was written.",
+        *padding(max([*taken, new], key=lambda m: len(m.digits)), last, executed=None),
+    )
+
+
+def _is_last(taken: Sequence[Migration], new: Migration) -> bool:
+    """Return whether the next run takes a file of that name, and as the last one."""
+    try:
+        check_order([*taken, new], {new.filename})
+    except FilesError:
+        return False
+    return new.filename > taken[-1].filename

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from ..errors import LedgerError
 from ..events import Note
-from . import folder
+from . import folder, renames
 from .folder import Migration
+from .renames import Rename
 
 _SAID = 3  # notes of a kind; the others are counted
 
@@ -64,7 +65,7 @@ class Entry(NamedTuple):
     """One file as `db.status` shows it."""
 
     filename: str
-    state: str  # executed, pending, out of order, unfinished, changed, missing
+    state: str  # executed, pending, out of order, unfinished, renamed, changed, missing
     executed: Executed | None = None
 
 
@@ -74,6 +75,7 @@ class Plan(NamedTuple):
     entries: tuple[Entry, ...]
     pending: tuple[Migration, ...]
     notes: tuple[Note, ...]
+    renamed: tuple[Rename, ...] = ()
 
     def named(self, *states: str) -> tuple[str, ...]:
         """Return the files that are in one of the states."""
@@ -84,25 +86,40 @@ def make(
     migrations: Sequence[Migration],
     executed: Mapping[str, Executed],
     progress: Mapping[str, object],
+    *,
+    without_schema: bool = False,
 ) -> Plan:
-    """Return the plan. Raise `FilesError` if a pending file would run out of its number's order."""
+    """Return the plan. Raise `FilesError` if a pending file would run out of its number's order.
+
+    `without_schema`: there is no file of the base schema, so that it may be one of the others now.
+    """
     names = {m.filename for m in migrations}
     pending = {n for n in names if n not in executed}
     folder.check_order(migrations, pending)
+    gone = [row for n, row in executed.items() if n not in names]
+    if not without_schema:
+        gone = [row for row in gone if row.filename != SCHEMA]
+    waiting = tuple(m for m in migrations if m.filename in pending)
+    renamed = renames.find(waiting, {row.filename: row.checksum for row in gone})
     newest = max((n for n in executed if n != SCHEMA), default="")
     entries = [
         Entry(
             m.filename,
-            _state(m, executed.get(m.filename), newest, progress),
+            "renamed"
+            if m.filename in {r.new for r in renamed}
+            else _state(m, executed.get(m.filename), newest, progress),
             executed.get(m.filename),
         )
         for m in migrations
     ]
-    gone = [Entry(n, "missing", row) for n, row in executed.items() if n not in names | {SCHEMA}]
+    missing = [Entry(row.filename, "missing", row) for row in gone if row.filename != SCHEMA]
+    known = {r.old for r in renamed}
+    lost = [entry.filename for entry in missing if entry.filename not in known]
     return Plan(
-        tuple(sorted([*entries, *gone], key=lambda e: e.filename)),
-        tuple(m for m in migrations if m.filename in pending),
-        tuple(_notes(migrations, pending, gone)),
+        tuple(sorted([*entries, *missing], key=lambda e: e.filename)),
+        waiting,
+        tuple(_notes(migrations, pending, lost)),
+        renamed,
     )
 
 
@@ -117,7 +134,7 @@ def _state(
 
 
 def _notes(
-    migrations: Sequence[Migration], pending: set[str], gone: Sequence[Entry]
+    migrations: Sequence[Migration], pending: set[str], gone: Sequence[str]
 ) -> Iterator[Note]:
     twins = folder.duplicates(migrations, pending)
     for pair in twins[:_SAID]:
@@ -127,10 +144,15 @@ def _notes(
     if twins[_SAID:]:
         yield Note(f"{len(twins) - _SAID} more pairs of files have the same number.", "warning")
     if gone:
-        named = ", ".join(entry.filename for entry in gone[:3])
+        named = ", ".join(gone[:3])
         more = f" and {len(gone) - 3} more" if gone[3:] else ""
         verb = "are executed, but their files are" if gone[1:] else "is executed, but its file is"
         yield Note(f"{named}{more} {verb} missing.", "warning")
+
+
+def refuse_renamed(plan: Plan, only: str = "") -> None:
+    """Raise `FilesError` if a pending file, or this one, is an executed one under another name."""
+    renames.refuse([r for r in plan.renamed if only in ("", r.new)])
 
 
 def refuse_changed(plan: Plan) -> None:

@@ -29,7 +29,7 @@ _CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {0x09, 0x0A}, "\uf
 # any space, and the older `##[` anywhere.
 _COMMANDS = re.compile(r"(?m)^\s*:(?=:)|#(?=#\[)")
 _BESIDE = "    executed  1234 ms"
-_COLOURS = dict.fromkeys(("changed", "missing", "unfinished"), "bold red")
+_COLOURS = dict.fromkeys(("changed", "missing", "renamed", "unfinished"), "bold red")
 _COLOURS |= {"executed": "green"} | dict.fromkeys(("pending", "out of order"), "yellow")
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,9 @@ def nowhere() -> dict[str, str]:
     return {"DATABASE_URL": f"postgresql://u@127.0.0.1:{port}/d", "MIGRATIONS_CONNECT_TIMEOUT": "0"}
 
 
-def on_terminal(project: Project, answer: str, *args: str) -> tuple[int, str]:
-    """Run invoke on a terminal on which somebody types an answer."""
+@contextlib.contextmanager
+def asked_on_terminal(project: Project, *args: str) -> Iterator[Callable[[str], tuple[int, str]]]:
+    """Run invoke on a terminal up to its question; what is yielded answers it, and waits."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [Path(sys.executable).parent / "invoke", *args],
@@ -86,16 +87,32 @@ def on_terminal(project: Project, answer: str, *args: str) -> tuple[int, str]:
         start_new_session=True,
     )
     os.close(theirs)
-    os.write(ours, answer.encode())
     seen = b""
+    while b"[y/N]" not in seen:
+        piece = os.read(ours, 4096)
+        assert piece, seen.decode()
+        seen += piece
+
+    def answer(text: str) -> tuple[int, str]:
+        nonlocal seen
+        os.write(ours, text.encode())
+        with contextlib.suppress(OSError):  # the other side is closed
+            while piece := os.read(ours, 4096):
+                seen += piece
+        return process.wait(30), seen.decode()
+
     try:
-        while piece := os.read(ours, 4096):
-            seen += piece
-    except OSError:  # the other side is closed
-        pass
+        yield answer
     finally:
         os.close(ours)
-    return process.wait(30), seen.decode()
+        process.kill()
+        process.wait()
+
+
+def on_terminal(project: Project, text: str, *args: str) -> tuple[int, str]:
+    """Run invoke on a terminal on which somebody types an answer."""
+    with asked_on_terminal(project, *args) as answer:
+        return answer(text)
 
 
 # What all of them do
@@ -524,7 +541,7 @@ def test_repair_wants_exactly_one_way(project: Project, arguments: list[str]) ->
     write(project, 1)
     done = project.invoke("db.repair", "--name", "001_t1.sql", "--yes", *arguments)
     assert done.returncode == 2
-    assert "--accept, --forget or --mark" in done.stderr
+    assert "--accept, --forget, --mark or --renamed-from" in done.stderr
 
 
 def test_repair_of_an_unknown_name_is_answered_with_the_closest(project: Project) -> None:
