@@ -340,19 +340,38 @@ def rollback(
         )
 
 
-@task(help={"file": "where to; MIGRATIONS_SCHEMA (db/schema.sql) unless given", **_JSON})
-def dump(c: Context, file: str = "", json: bool = False) -> None:
+@task(
+    iterable=["data"],
+    help={
+        "file": "where to; MIGRATIONS_SCHEMA (db/schema.sql) unless given",
+        "data": "a table whose rows go into it; may be repeated",
+        "privileges": "what GRANT and ALTER DEFAULT PRIVILEGES have given goes into it",
+        "force": "replace a file that db.dump has not written",
+        **_JSON,
+    },
+)
+def dump(  # noqa: PLR0917  # its arguments are the command's options
+    c: Context,
+    data: list[str],
+    file: str = "",
+    privileges: bool = False,
+    force: bool = False,
+    json: bool = False,
+) -> None:
     """Write the database's schema to db/schema.sql.
 
     It is what pg_dump says, made the same for the same schema, and ends with the names of the
-    executed migrations: db.migrate sets up a new database from it with nothing left to run.
+    executed migrations: db.migrate sets up a new database from it with nothing left to run. What
+    they did to rows, and privileges, are not in it unless they are asked for; it says so.
     """
     with _reporting(c, json) as report:
         from .commands import dump as command
 
         settings = _settings(c, report)
         path = Path(_given("--file", file)) if file else settings.schema
-        command.dump(settings, report, path)
+        tables = [_given("--data", table) for table in data]
+        wanted = command.Wanted(path, tables, privileges=privileges, force=force)
+        command.dump(settings, report, wanted)
 
 
 @task(

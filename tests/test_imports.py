@@ -42,7 +42,7 @@ FLOORS = {
     ],
     "commands": [
         *("opened", "init", "status", "as_sql", "plan", "verify"),
-        *("baseline", "repair", "rollback", "database", "dump"),
+        *("baseline", "repair", "rollback", "database", "rows", "dump"),
     ],
 }
 ORDER = [f"{floor}.{room}".strip(".") for floor, rooms in FLOORS.items() for room in rooms]

@@ -1,4 +1,4 @@
-"""PostgreSQL's own programs on the target: the schema by pg_dump, a console by psql."""
+"""db.dump: the schema and what is executed, in a file that db.migrate can load."""
 
 from __future__ import annotations
 
@@ -6,64 +6,264 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ..engine import ledger, place
-from ..errors import MigrationsError, SettingsError
+from ..errors import FilesError, LedgerError, MigrationsError, ScriptError, SettingsError
 from ..events import Note
 from ..files import folder
+from ..files.plan import SCHEMA, Executed, Progress
+from ..server import ours
+from ..server.connection import Target
+from ..server.ours import Connection
 from ..server.programs import program, reached
 from ..settings import Settings
+from ..sql.lexer import Statement
 from ..sql.script import Script
+from . import rows
 from .opened import Screen, connected, read_only
 
-_HEADER = folder.DUMPED + b"-- A new database gets it: invoke db.migrate"
 # Timeouts that the runner sets, or that older servers lack; and what needs an owner's rights.
-_DROPPED = re.compile(rb"(?i)\\|SET \w+_timeout\b|COMMENT ON EXTENSION\b")
+_DROPPED = re.compile(
+    rb"(?i)\\|SET \w+_timeout\b|COMMENT ON EXTENSION\b|(RE)?SET SESSION AUTHORIZATION\b"
+)
 _NAMED = re.compile(rb"^-- Name: .*", re.MULTILINE)
+_NAME = re.compile(r"-- Name: (.*); Type: .*; Schema: (.*); Owner: ")
+_RIGHTS = ("GRANT", "REVOKE", "ALTER DEFAULT PRIVILEGES")
 _LOCK_WAIT = "--lock-wait-timeout=30s"
+_SHOWN = 10
+# https://docs.citusdata.com/en/stable/develop/api_metadata.html
+_CITUS = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'citus')
+   AND pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"""
+_DISTRIBUTED = """
+SELECT logicalrelid::pg_catalog.regclass::text FROM pg_catalog.pg_dist_partition ORDER BY 1"""
 
 
-def dump(settings: Settings, screen: Screen, path: Path) -> None:
-    """Write the schema, and what is executed, to a file that db.migrate can load."""
+class Wanted(NamedTuple):
+    """What goes into the file besides the schema, and whether another's may be replaced."""
+
+    path: Path
+    data: Sequence[str] = ()  # tables
+    privileges: bool = False
+    force: bool = False
+
+
+class LeftOut(NamedTuple):
+    """What the dump does not hold: one sentence, the names, and what would put it in."""
+
+    what: str
+    names: Sequence[str]
+    advice: str = ""
+
+
+def dump(settings: Settings, screen: Screen, wanted: Wanted) -> None:
+    """Write the schema, and what is executed, to a file that db.migrate can load.
+
+    What the file does not hold, though files that it records as executed have made it, is said.
+    Raise `FilesError` rather than replace a file that db.dump has not written.
+    """
+    path = wanted.path.resolve()
+    shown = settings.shown(wanted.path.absolute())
+    if not wanted.force and _is_anothers(path):
+        raise FilesError(
+            f"{shown} was not written by db.dump, and would be lost. Nothing was written.",
+            "To replace it: invoke db.dump --force; to another file: --file NAME",
+        )
     with (
         connected(settings, screen, writing=False) as (target, conn, server),
         read_only(conn, server),
     ):
         book = place.find(conn, settings.ledger)
         executed = ledger.read(conn, book)
-        row = conn.execute("SELECT pg_export_snapshot()").fetchone()
-        assert row is not None
-        arguments, env = reached(target)
-        command = [program("pg_dump", conn.info.server_version // 10000), *arguments]
-        command += ["--schema-only", "--no-owner", "--no-privileges", "--encoding=UTF8"]
-        command += [_LOCK_WAIT, f"--snapshot={row[0]}"]
-        command += [f"--exclude-table={name}" for name in ledger.relations(conn, book)]
-        done = subprocess.run(command, env=env, capture_output=True, check=False)
-    if done.returncode:
-        said = target.redacted(done.stderr.decode(errors="replace"))
-        raise MigrationsError(f"pg_dump failed: {said}", "Nothing was written.")
+        _refuse_half(ledger.read_progress(conn, book))
+        _refuse_distributed(conn)
+        tables = rows.find(conn, wanted.data, book)
+        dumped = _dumped(target, conn, book, tables, privileges=wanted.privileges)
     numbered = sorted(name for name in executed if folder.is_named(name))
+    left_out = [*_without_rows(settings, executed), *dumped.left_out]
     recorded = ledger.dumped(book, [executed[n] for n in numbered]) if book.exists else ""
-    parts = [_HEADER, *_normalised(done.stdout), recorded.encode().rstrip()]
-    changed = _replace(path.resolve(), b"\n\n".join(filter(None, parts)) + b"\n")
+    head = _header(book, tables, left_out)
+    parts = [head, *dumped.statements, recorded.encode().rstrip()]
+    changed = _replace(path, b"\n\n".join(filter(None, parts)) + b"\n")
+    for each in left_out:
+        names = ", ".join(each.names[:_SHOWN])
+        more = f" and {len(each.names) - _SHOWN} more" if each.names[_SHOWN:] else ""
+        screen.event(
+            Note(
+                f"not in it: {each.what} ({len(each.names)}): {names}{more}{each.advice}",
+                "warning",
+                shown,
+            )
+        )
     wrote = "written" if changed else "is as it was"
-    names = f"executed migrations in it: {len(numbered)}"
-    screen.event(Note(f"{wrote}; {names}", filename=settings.shown(path.absolute())))
+    screen.event(Note(f"{wrote}; executed migrations in it: {len(numbered)}", filename=shown))
 
 
-def _normalised(text: bytes) -> list[bytes]:
-    """Return the statements, each with its comment, without what differs from dump to dump."""
-    script, kept, at = Script(text, "the dump"), [], 0
+def _is_anothers(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0 and not folder.is_dump(path)
+
+
+def _refuse_half(progress: dict[str, list[Progress]]) -> None:
+    if progress:
+        raise LedgerError(
+            f"Executed in part: {', '.join(progress)}. A dump would hold the part, and a new "
+            "database run the whole file on it. Nothing was written.",
+            "Finish it first: invoke db.migrate-run",
+        )
+
+
+def _refuse_distributed(conn: Connection) -> None:
+    there = ours.ask(conn, _CITUS)[0][0]
+    found = [str(name) for (name,) in ours.ask(conn, _DISTRIBUTED)] if there else []
+    if found:
+        raise LedgerError(
+            f"Tables here are distributed by Citus, which pg_dump does not see: "
+            f"{', '.join(found[:_SHOWN])} ({len(found)}). Nothing was written.",
+            "Set new databases up by the migrations: they hold the calls that distribute them.",
+        )
+
+
+# What pg_dump says
+
+
+class _Dumped(NamedTuple):
+    statements: list[bytes]
+    left_out: list[LeftOut]
+
+
+def _dumped(
+    target: Target,
+    conn: Connection,
+    book: place.Ledger,
+    tables: Sequence[rows.Table],
+    *,
+    privileges: bool,
+) -> _Dumped:
+    """Return the statements of the schema, with the tables' rows among them."""
+    row = conn.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
+    assert row is not None
+    arguments, env = reached(target)
+    command = [program("pg_dump", conn.info.server_version // 10000), *arguments]
+    command += ["--no-owner", "--encoding=UTF8", _LOCK_WAIT, f"--snapshot={row[0]}"]
+    command += [f"--exclude-table={name}" for name in ledger.relations(conn, book)]
+    sections = ["pre-data", "post-data"] if tables else [""]
+    statements: list[bytes] = []
+    rights: dict[str, None] = {}
+    views: dict[str, None] = {}
+    for section in sections:
+        which = [f"--section={section}"] if section else ["--schema-only"]
+        done = subprocess.run([*command, *which], env=env, capture_output=True, check=False)
+        if done.returncode:
+            said = target.redacted(done.stderr.decode(errors="replace"))
+            raise MigrationsError(f"pg_dump failed: {said}", "Nothing was written.")
+        for found, sql, name in _statements(done.stdout):
+            if not name and section == "post-data":  # the settings, which the first one has
+                continue
+            if found.kind in _RIGHTS:
+                rights[_shown(name)] = None
+                if not privileges:
+                    continue
+            if found.kind == "CREATE MATERIALIZED VIEW":
+                views[_shown(name)] = None
+            statements.append(sql)
+        if section == "pre-data":
+            for table in tables:
+                statements += rows.copied(conn, table)
+    return _Dumped(statements, list(_not_dumped(list(rights), list(views), privileges=privileges)))
+
+
+def _not_dumped(rights: list[str], views: list[str], *, privileges: bool) -> Iterator[LeftOut]:
+    if rights and not privileges:
+        yield LeftOut("privileges", rights, " (--privileges puts them in)")
+    if views:
+        yield LeftOut("the rows of materialized views", views, " (REFRESH)")
+
+
+def _statements(text: bytes) -> Iterator[tuple[Statement, bytes, bytes]]:
+    """Yield the statements, each with its comment, without what differs from dump to dump.
+
+    The last of the three is the comment that names what the statement belongs to.
+    """
+    script, at, name = Script(text, "the dump"), 0, b""
     for found in script.statements():
         sql, gap = script.sql(found), text[at : found.start]
         at = found.end if sql[:1] == b"\\" else text.index(b";", found.end) + 1
+        names = _NAMED.findall(gap)
+        name = names[-1] if names else name
         if _DROPPED.match(sql):
             continue
         sql = re.sub(rb"^CREATE SCHEMA (?!IF\b)", b"CREATE SCHEMA IF NOT EXISTS ", sql)
-        names = _NAMED.findall(gap)
-        kept.append(b"".join(b"--\n%b\n--\n\n" % name for name in names[-1:]) + sql + b";")
-    return kept
+        yield found, b"".join(b"--\n%b\n--\n\n" % n for n in names[-1:]) + sql + b";", name
+
+
+def _shown(name: bytes) -> str:
+    parts = _NAME.match(name.decode(errors="replace"))
+    if not parts:
+        return name.decode(errors="replace")
+    return parts[1] if parts[2] in ("-", "public") else f"{parts[1]} in {parts[2]}"
+
+
+# What is executed, and not in it
+
+# In a DO block, whose text the splitter does not look into.
+_WRITES_INSIDE = re.compile(
+    rb"(?i)\b(insert\s+into|update\s+\S+(\s+(as\s+)?\w+)?\s+set|delete\s+from|merge\s+into)\b"
+)
+_CALLS = {"CALL", "EXECUTE", "SELECT"}
+
+
+def _without_rows(settings: Settings, executed: dict[str, Executed]) -> Iterator[LeftOut]:
+    """Yield which executed files change rows, or may, and which cannot be looked at."""
+    does: dict[str, list[str]] = {"do": [], "call": [], "gone": []}
+    for name in executed:
+        path = settings.folder / name
+        if name == SCHEMA:
+            path = settings.schema
+            if not path.is_file() or folder.is_dump(path):
+                continue
+        what = _does(path, settings.shown(path)) if path.is_file() else "gone"
+        if what:
+            does[what].append(name)
+    hint = " (--data TABLE puts a table's rows in)"
+    said = {
+        "do": "what executed files do to rows",
+        "call": "what executed files do to rows by functions that they call, if anything",
+        "gone": "what executed files that are gone from the folder did to rows",
+    }
+    for what, names in does.items():
+        if names:
+            yield LeftOut(said[what], names, hint)
+
+
+def _does(path: Path, shown: str) -> str:
+    """Return do, call, or nothing."""
+    with Script.open(path, shown) as script:
+        try:
+            effects = script.effects
+            blocks = [script.sql(s) for s in script.statements() if s.kind == "DO"]
+        except ScriptError:  # another tool has executed it: nobody can say
+            return "do"
+    if effects.rows or any(map(_WRITES_INSIDE.search, blocks)):
+        return "do"
+    return "call" if effects.may & _CALLS else ""
+
+
+# The file
+
+
+def _header(book: place.Ledger, tables: Sequence[rows.Table], left_out: Sequence[LeftOut]) -> bytes:
+    lines = ["-- A new database gets it: invoke db.migrate"]
+    if book.exists:
+        lines.append(f"{folder.LEDGER}{book.schema}.{book.table}")
+    if tables:
+        lines.append(f"-- With the rows of: {', '.join(table.shown for table in tables)}")
+    for each in left_out:
+        lines.append(f"-- Not in it: {each.what} ({len(each.names)}):")
+        lines += [f"--   {name}" for name in each.names]
+    return folder.DUMPED + "\n".join(" ".join(line.splitlines()) for line in lines).encode()
 
 
 def _replace(path: Path, text: bytes) -> bool:

@@ -14,6 +14,7 @@ from ..sql import checksum
 
 NAME_LENGTH = 255  # characters: the ledger's filename column
 DUMPED = b"-- The schema, written by: invoke db.dump\n"
+LEDGER = "-- The ledger: "  # a line of the dump's head
 _NAME = re.compile(r"(?P<number>\d+)_.+\.sql", re.ASCII | re.DOTALL)
 _RULE = "Migrations are named [number]_[description].sql, such as 002_add_index_to_campaigns.sql."
 
@@ -78,6 +79,25 @@ def is_dump(path: Path) -> bool:
     """Return whether db.dump has written the file."""
     with path.open("rb") as file:
         return file.read(len(DUMPED)) == DUMPED
+
+
+def dumped_ledger(path: Path) -> str | None:
+    """Return the ledger, as schema.table, that a dump records into.
+
+    None if there is no such file, db.dump has not written it, or it says nothing of a ledger.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.readline() != DUMPED:
+                return None
+            for line in file:
+                if not line.startswith(b"--"):
+                    return None
+                if line.startswith(LEDGER.encode()):
+                    return line.decode(errors="replace").removeprefix(LEDGER).rstrip("\n")
+    except OSError:
+        return None
+    return None
 
 
 def _is_sql(name: str) -> bool:

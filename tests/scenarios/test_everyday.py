@@ -125,7 +125,7 @@ def on_terminal(project: Project, text: str, *args: str) -> tuple[int, str]:
         ["db.baseline", "--yes"],
         ["db.repair", "--name", "001_t1.sql", "--mark", "--yes"],
         ["db.rollback", "--yes"],
-        ["db.dump"],
+        ["db.dump", "--force"],
         ["db.lint"],
         ["db.wait", "--timeout", "1"],
         ["db.create"],
@@ -209,7 +209,7 @@ def test_no_output_holds_the_password(project: Project, cluster: Cluster) -> Non
     write(project, 1)
     env = {"DATABASE_URL": cluster.url(project.database, role="deploy")}
     execute(project, "GRANT CREATE ON SCHEMA public TO deploy")
-    for command in (*LOOKS, ["db.migrate-run"], ["db.dump"], ["db.drop", "--yes"]):
+    for command in (*LOOKS, ["db.migrate-run"], ["db.dump", "--force"], ["db.drop", "--yes"]):
         assert DEPLOY_PASSWORD not in project.invoke(*command, env=env).output
 
 
@@ -702,7 +702,7 @@ def test_a_dump_sets_up_a_new_database_with_nothing_left_to_run(
     )
     write(project, 2)
     assert project.invoke("db.migrate").returncode == 0
-    assert project.invoke("db.dump").returncode == 0
+    assert project.invoke("db.dump", "--force").returncode == 0
     text = (project.folder / "db" / "schema.sql").read_text()
     assert "restrict" not in text
     assert "Dumped" not in text
@@ -744,7 +744,7 @@ def test_a_dump_loads_where_another_role_owns_what_files_make(
 ) -> None:
     write(project, 1)
     assert project.invoke("db.migrate-run").returncode == 0
-    assert project.invoke("db.dump").returncode == 0
+    assert project.invoke("db.dump", "--force").returncode == 0
     name = f"{project.database}_copy"
     env = {"DATABASE_URL": cluster.url(name), "MIGRATIONS_ROLE": "deploy"}
     try:
@@ -776,7 +776,7 @@ def test_a_dump_leaves_the_ledger_out_of_the_schema_and_knows_odd_names(project:
                   "SELECT '\n\n\n-- Name: x\nSET lock_timeout = 0;'$$;")  # fmt: skip
     project.write("003_s.sql", "CREATE SCHEMA s; CREATE TABLE s.a (id serial);")
     assert project.invoke("db.migrate-run").returncode == 0
-    assert project.invoke("db.dump").returncode == 0
+    assert project.invoke("db.dump", "--force").returncode == 0
     text = (project.folder / "db" / "schema.sql").read_text()
     assert text.count("CREATE TABLE IF NOT EXISTS") == 1
     assert "migrations_id_seq" not in text
@@ -959,7 +959,7 @@ def test_through_a_pooler_all_is_the_same_except_that_drop_takes_it_for_elsewher
         ["db.rollback", "--yes"],
         ["db.repair", "--name", "001_t1.sql", "--forget", "--yes"],
         ["db.baseline", "--yes"],
-        ["db.dump"],
+        ["db.dump", "--force"],
         ["db.wait"],
     ):
         done = project.invoke(*command, env=env)

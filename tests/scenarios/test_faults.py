@@ -296,7 +296,9 @@ def test_a_ledger_that_somebody_else_has_locked_is_waited_for_aloud(
     mixed.complete(project)
 
 
-@pytest.mark.parametrize("command", ["db.status", "db.plan", "db.dump", "db.baseline --yes"])
+@pytest.mark.parametrize(
+    "command", ["db.status", "db.plan", "db.dump --force", "db.baseline --yes"]
+)
 def test_a_ledger_that_somebody_else_has_locked_is_not_looked_at(
     project: Project, command: str
 ) -> None:

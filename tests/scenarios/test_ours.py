@@ -46,7 +46,7 @@ COMMANDS = (
     ("db.repair", "--name", "006_undone", "--forget", "--yes"),
     ("db.repair", "--name", "006_undone", "--mark", "--yes"),
     ("db.baseline", "--yes"),
-    ("db.dump",),
+    ("db.dump", "--force"),
     ("db.migrate-single", "--name", "006_undone"),
 )
 
@@ -370,7 +370,7 @@ def test_an_ordinary_role_gains_nothing_by_an_overload(project: Project) -> None
                     f"AS $$ BEGIN {grab}; {body}; END $$".encode()
                 )
             conn.execute("RESET ROLE")
-            for command in (("db.status",), ("db.verify",), ("db.plan",), ("db.dump",)):
+            for command in (("db.status",), ("db.verify",), ("db.plan",), ("db.dump", "--force")):
                 project.invoke(*command)
             query = "SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'"
             assert conn.execute(query).fetchone() == (False,)

@@ -1,0 +1,253 @@
+"""db.dump: what a new database gets from it, what it leaves out, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.rows import TupleRow
+
+from db.files import folder
+from tests.conftest import Project
+from tests.scenarios.test_everyday import execute, write
+from tests.servers import DEPLOY
+
+SHOP = """
+CREATE SCHEMA app;
+CREATE TABLE app.countries (
+    code text PRIMARY KEY, name text NOT NULL, shown text GENERATED ALWAYS AS (upper(name)) STORED,
+    parent text REFERENCES app.countries, capital int);
+CREATE TABLE cities (
+    id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, code text NOT NULL REFERENCES app.countries,
+    founded date, note text, flag bytea);
+ALTER TABLE app.countries ADD FOREIGN KEY (capital) REFERENCES cities;
+CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'a trigger'; END $$;
+CREATE TABLE logs (at timestamptz, said jsonb);
+"""
+ROWS = r"""
+INSERT INTO app.countries (code, name, parent)
+VALUES ('de', E'tab\there\\', NULL), ('by', 'x', 'de');
+INSERT INTO cities (code, founded, note, flag)
+VALUES ('de', '1237-10-28', E'two\nlines', '\xff00');
+UPDATE app.countries SET capital = 1 WHERE code = 'de';
+CREATE TRIGGER no BEFORE INSERT ON cities FOR EACH ROW EXECUTE FUNCTION no();
+"""
+DATA = ("--data", "countries", "--data", "public.cities")
+
+
+@contextmanager
+def copy_of(project: Project, **env: str) -> Iterator[psycopg.Connection[TupleRow]]:
+    """Migrate a new database from what was dumped, and connect to it."""
+    name = f"{project.database}_copy"
+    url = project.cluster.url(name)
+    try:
+        done = project.invoke("db.migrate", env={"DATABASE_URL": url, **env})
+        assert done.returncode == 0, done.output
+        status = project.invoke("db.status", "--check", env={"DATABASE_URL": url, **env})
+        assert status.returncode == 0, status.output
+        with project.cluster.connect(name) as conn:
+            yield conn
+    finally:
+        project.cluster.drop_database(name)
+
+
+def dumped(project: Project) -> str:
+    return (project.folder / "db" / "schema.sql").read_text(encoding="utf-8")
+
+
+def shop(project: Project) -> None:
+    project.write("001_tables.sql", SHOP)
+    project.write("002_rows.sql", ROWS)
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+
+
+def test_a_new_database_has_the_rows_of_reference_tables_and_goes_on_counting(
+    project: Project,
+) -> None:
+    shop(project)
+    done = project.invoke("db.dump", "--force", *DATA)
+    assert done.returncode == 0, done.output
+    assert "-- With the rows of: app.countries, public.cities\n" in dumped(project)
+    with copy_of(project) as copy, project.cluster.connect(project.database) as first:
+        for query in ("SELECT * FROM app.countries ORDER BY code", "SELECT * FROM cities"):
+            rows = copy.execute(query.encode()).fetchall()
+            assert rows == first.execute(query.encode()).fetchall()
+            assert rows
+        copy.execute("ALTER TABLE cities DISABLE TRIGGER no")
+        made = copy.execute("INSERT INTO cities (code) VALUES ('by') RETURNING id").fetchone()
+        assert made == (2,)
+
+
+def test_the_dump_is_the_same_bytes_wherever_the_rows_lie_on_the_disk(project: Project) -> None:
+    shop(project)
+    project.invoke("db.dump", "--force", *DATA)
+    before = dumped(project)
+    execute(project, "UPDATE app.countries SET name = name WHERE code = 'by'")
+    execute(project, f"ALTER DATABASE {project.database} SET bytea_output = 'escape'")
+    again = project.invoke("db.dump", *DATA)
+    assert "is as it was" in again.stdout
+    assert dumped(project) == before
+
+
+def test_partitions_and_tables_without_a_key_are_dumped_whole(project: Project) -> None:
+    project.write("001_p.sql", "CREATE TABLE p (n int, t json) PARTITION BY RANGE (n);"
+                  "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);"
+                  "CREATE TABLE p2 PARTITION OF p DEFAULT;"
+                  "INSERT INTO p SELECT n, '{}' FROM generate_series(5, 15) n;")  # fmt: skip
+    project.invoke("db.migrate-run")
+    assert project.invoke("db.dump", "--force", "--data", "p").returncode == 0
+    with copy_of(project) as copy:
+        query = "SELECT tableoid::regclass::text, count(*) FROM p GROUP BY 1 ORDER BY 1"
+        assert copy.execute(query).fetchall() == [("p1", 5), ("p2", 6)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "nonsense"], "there is no such table"),
+        (["--data", "cities"], "Give that one as well: --data app.countries"),
+        (["--data", "migrations"], "there is no such table"),
+        (["--data", "twice"], "several tables of that name: app.twice, public.twice"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_rows_that_a_new_database_could_not_have_are_refused(
+    project: Project, arguments: list[str], said: str
+) -> None:
+    shop(project)
+    execute(project, "CREATE TABLE twice ()", "CREATE TABLE app.twice ()")
+    before = dumped(project)
+    done = project.invoke("db.dump", "--force", *arguments)
+    assert done.returncode == 2, done.output
+    assert said in done.stderr
+    assert dumped(project) == before
+
+
+def test_what_executed_files_do_to_rows_is_said_in_the_output_and_in_the_file(
+    project: Project,
+) -> None:
+    shop(project)
+    project.write("003_do.sql", "DO $$ BEGIN DELETE FROM logs; END $$;")
+    project.write("004_with.sql", "WITH a AS (SELECT 1) INSERT INTO logs SELECT FROM a;")
+    project.write("005_copy.sql", "COPY logs (said) FROM stdin;\n{}\n\\.\n")
+    project.write("006_merge.sql", "MERGE INTO logs USING cities ON false "
+                  "WHEN NOT MATCHED THEN INSERT VALUES (now());")  # fmt: skip
+    write(project, 7, 8)
+    project.write("010_f.sql", "SELECT txid_current();")
+    assert project.invoke("db.migrate-run").returncode == 0
+    (project.migrations / "008_t8.sql").unlink()
+    write(project, 9)
+    done = project.invoke("db.dump", "--force")
+    assert done.returncode == 0, done.output
+    writing = ["002_rows.sql", "003_do.sql", "004_with.sql", "005_copy.sql", "006_merge.sql"]
+    assert f"not in it: what executed files do to rows (5): {', '.join(writing)}" in done.stdout
+    assert "gone from the folder did to rows (1): 008_t8.sql" in done.stdout
+    assert "by functions that they call, if anything (1): 010_f.sql" in done.stdout
+    listed = "".join(f"--   {name}\n" for name in writing)
+    assert f"-- Not in it: what executed files do to rows (5):\n{listed}-- Not" in dumped(project)
+
+
+def test_a_hand_written_schema_with_rows_is_named_when_it_is_replaced(project: Project) -> None:
+    project.write_schema("CREATE TABLE a (n int); INSERT INTO a VALUES (1);")
+    project.invoke("db.migrate")
+    done = project.invoke("db.dump", "--force")
+    assert "what executed files do to rows (1): schema.sql" in done.stdout
+
+
+def test_privileges_are_counted_and_named_or_in_the_file(project: Project) -> None:
+    project.write("001_t.sql", "CREATE SCHEMA app; CREATE TABLE app.t (a int, b int);"
+                  "CREATE TABLE u (b int); CREATE FUNCTION f() RETURNS int LANGUAGE sql AS "
+                  f"'SELECT 1'; GRANT USAGE ON SCHEMA app TO {DEPLOY};"
+                  f"GRANT SELECT ON app.t TO {DEPLOY}; GRANT UPDATE (b) ON u TO {DEPLOY};"
+                  "REVOKE ALL ON FUNCTION f() FROM public;"
+                  "ALTER DEFAULT PRIVILEGES IN SCHEMA app "
+                  f"GRANT INSERT ON TABLES TO {DEPLOY};")  # fmt: skip
+    assert project.invoke("db.migrate-run").returncode == 0
+    done = project.invoke("db.dump", "--force")
+    assert done.returncode == 0, done.output
+    assert "not in it: privileges (5): " in done.stdout
+    for name in ("SCHEMA app", "TABLE t in app", "COLUMN u.b", "FUNCTION f()", "DEFAULT"):
+        assert name in done.stdout
+        assert f"--   {name}" in dumped(project)
+    assert "GRANT" not in dumped(project)
+    done = project.invoke("db.dump", "--privileges")
+    assert "privileges (" not in done.output + dumped(project)
+    rights = f"""
+        SELECT has_schema_privilege('{DEPLOY}', 'app', 'USAGE'),
+               has_table_privilege('{DEPLOY}', 'app.t', 'SELECT'),
+               has_column_privilege('{DEPLOY}', 'u', 'b', 'UPDATE'),
+               has_function_privilege('{DEPLOY}', 'f()', 'EXECUTE'),
+               has_table_privilege('{DEPLOY}', 'app.later', 'INSERT')"""
+    with copy_of(project) as copy:
+        copy.execute("CREATE TABLE app.later (n int)")
+        assert copy.execute(rights.encode()).fetchone() == (True, True, True, False, True)
+
+
+def test_a_materialized_view_is_said_to_be_empty(project: Project) -> None:
+    project.write("001_v.sql", "CREATE MATERIALIZED VIEW v AS SELECT 1 AS n;")
+    project.invoke("db.migrate-run")
+    done = project.invoke("db.dump", "--force")
+    assert "not in it: the rows of materialized views (1): v" in done.stdout
+
+
+def test_a_schema_that_somebody_wrote_is_replaced_only_by_force(project: Project) -> None:
+    write(project, 1)
+    project.invoke("db.migrate-run")
+    project.write_schema("-- ours, and not committed yet\n")
+    done = project.invoke("db.dump")
+    assert done.returncode == 2
+    assert "db/schema.sql was not written by db.dump" in done.stderr
+    assert dumped(project) == "-- ours, and not committed yet\n"
+    assert project.invoke("db.dump", "--force").returncode == 0
+    write(project, 2)
+    project.invoke("db.migrate-run")
+    assert project.invoke("db.dump").returncode == 0  # its own
+    assert "002_t2.sql" in dumped(project)
+
+
+def test_a_file_that_is_executed_in_part_is_not_dumped(project: Project) -> None:
+    project.write("001_n.sql", "-- migrate: no-transaction\nCREATE TABLE a ();\nSELECT 1/0;")
+    assert project.invoke("db.migrate-run").returncode == 1
+    done = project.invoke("db.dump", "--file", "out.sql")
+    assert done.returncode == 2
+    assert "Executed in part: 001_n.sql" in done.stderr
+    assert "invoke db.migrate-run" in done.stderr
+    assert not (project.folder / "out.sql").exists()
+
+
+def test_tables_that_citus_distributes_are_refused(project: Project) -> None:
+    # A stand-in: what Citus leaves in the catalog, as far as db.dump looks at it.
+    execute(project, "CREATE TABLE t (n int)")
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("SET allow_system_table_mods = on")
+        conn.execute("CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass)")
+        conn.execute(
+            "INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, "
+            "extversion) SELECT 999999, 'citus', 10, 11, false, '14.0'"
+        )
+        assert project.invoke("db.dump", "--file", "out.sql").returncode != 2
+        conn.execute("INSERT INTO pg_catalog.pg_dist_partition VALUES ('t')")
+    done = project.invoke("db.dump", "--file", "out.sql")
+    assert done.returncode == 2
+    assert "distributed by Citus" in done.stderr
+    assert ": public.t (1)" in done.stderr
+
+
+def test_a_dump_names_its_ledger(project: Project, tmp_path: Path) -> None:
+    write(project, 1)
+    env = {"MIGRATIONS_TABLE": "ops.ledger"}
+    execute(project, "CREATE SCHEMA ops")
+    assert project.invoke("db.migrate-run", env=env).returncode == 0
+    project.invoke("db.dump", "--file", "out.sql", env=env)
+    assert folder.dumped_ledger(project.folder / "out.sql") == "ops.ledger"
+    assert folder.dumped_ledger(project.folder / "db" / "schema.sql") is None  # hand-written
+    assert folder.dumped_ledger(tmp_path / "nowhere.sql") is None
+    forged = tmp_path / "forged.sql"
+    forged.write_text("-- mine\n-- The ledger: a.b\n")
+    assert folder.dumped_ledger(forged) is None
+    forged.write_bytes(folder.DUMPED + b"CREATE TABLE a ();\n-- The ledger: a.b\n")
+    assert folder.dumped_ledger(forged) is None
