@@ -312,7 +312,9 @@ def repair(  # noqa: PLR0917  # its arguments are the command's options
         if len(chosen) != 1:
             raise SettingsError("Say which one: --accept, --forget, --mark or --renamed-from.")
         way = command.Way(chosen[0], _given("--renamed-from", renamed_from))
-        command.repair(_settings(c, report), report, _asking(yes, json), _given("--name", name), way)
+        command.repair(
+            _settings(c, report), report, _asking(yes, json), _given("--name", name), way
+        )
 
 
 @task(

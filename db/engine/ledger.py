@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS {table} (
     duration_ms INTEGER,
     executed_by pg_catalog.text
 )"""
+_CREATE_SCHEMA = "CREATE SCHEMA IF NOT EXISTS {schema}"
 _CREATE_UNFINISHED = """
 CREATE TABLE IF NOT EXISTS {unfinished} (
     filename VARCHAR(255) NOT NULL,
@@ -101,6 +102,7 @@ def look_again(
     rows, *results = ours.asks(conn, queries, lock_timeout_ms=lock_timeout_ms)
     schema = ledger.schema if ledger.named else ""
     now = chosen(rows, conn.schemas, schema, ledger.table)
+    now = ledger if ledger.dumped and not now.exists else now
     if now == ledger:
         return now, *_read(ledger, results)
     return now, *read_both(conn, now, lock_timeout_ms)
@@ -163,7 +165,7 @@ def prepare(
     """
     wanted: list[str] = []
     if not ledger.exists:
-        wanted.append(_CREATE)
+        wanted += [_CREATE_SCHEMA, _CREATE] if ledger.dumped else [_CREATE]
     elif not ledger.complete:
         add = ", ".join(f"ADD COLUMN IF NOT EXISTS {c} {t}" for c, t in OURS.items())
         unique = "" if ledger.is_unique else ", ADD UNIQUE (filename)"

@@ -75,7 +75,11 @@ SELECT EXISTS (
 
 
 class Ledger(NamedTuple):
-    """The table's place, and what was found there. `named`: the settings say the schema."""
+    """The table's place, and what was found there.
+
+    `named`: the settings say the schema. `dumped`: the dump says it that sets the database up, so
+    that the schema may have to be made first.
+    """
 
     schema: str
     table: str
@@ -85,6 +89,7 @@ class Ledger(NamedTuple):
     is_unique: bool = True
     named: bool = False
     on_path: bool = True
+    dumped: bool = False
 
     @property
     def complete(self) -> bool:
@@ -238,6 +243,7 @@ def is_empty(conn: Connection, ledger: Ledger) -> bool:
 def _composed(schema: str, table: str, text: str) -> bytes:
     names = {"table": table, "unfinished": f"{table}_unfinished"}
     quoted = {key: sql.Identifier(schema, name).as_string(None) for key, name in names.items()}
+    quoted["schema"] = sql.Identifier(schema).as_string(None)
     if "%s" in text:  # a percent sign in a name is no placeholder
         quoted = {key: name.replace("%", "%%") for key, name in quoted.items()}
     return text.format(**quoted).encode()

@@ -49,7 +49,7 @@ def stand(
     ledger is locked for longer than that.
     """
     if before is None:
-        book = place.find(conn, settings.ledger)
+        book = _ledger(conn, settings)
         executed, progress = ledger.read_both(conn, book, lock_timeout_ms)
         migrations = folder.discover(settings.folder, settings.shown(settings.folder))
     else:
@@ -63,6 +63,22 @@ def stand(
     without = not settings.schema.is_file()
     made = plan.make(migrations, executed, progress, without_schema=without)
     return Survey(book, executed, progress, migrations, made, unchecked)
+
+
+def _ledger(conn: Connection, settings: Settings) -> Ledger:
+    """Return the ledger. One that is nowhere yet belongs where the dump has it that is loaded.
+
+    Otherwise the dump would make a second one there.
+    """
+    book = place.find(conn, settings.ledger)
+    schema, _, table = _dumped(settings).rpartition(".") if not book.exists else ("", "", "")
+    if book.named or not schema or table != book.table:
+        return book
+    return book._replace(schema=schema, dumped=True)
+
+
+def _dumped(settings: Settings) -> str:
+    return folder.dumped_ledger(settings.schema) or ""
 
 
 def survey(
@@ -188,4 +204,11 @@ def _schema(
         )
     if schema is None and not settings.schema_named:  # a project may do without
         return (), []
+    there, here = _dumped(settings), f"{found.ledger.schema}.{found.ledger.table}"
+    if there not in ("", here):
+        raise LedgerError(
+            f"{shown} is a dump whose ledger is {there}, and the one here is {here}: there would "
+            "be two. Nothing was executed.",
+            f"Set MIGRATIONS_TABLE={there}; or dump it from a database that has it in {here}.",
+        )
     return (schema or folder.load(settings.schema, shown),), []

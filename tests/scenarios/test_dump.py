@@ -251,3 +251,48 @@ def test_a_dump_names_its_ledger(project: Project, tmp_path: Path) -> None:
     assert folder.dumped_ledger(forged) is None
     forged.write_bytes(folder.DUMPED + b"CREATE TABLE a ();\n-- The ledger: a.b\n")
     assert folder.dumped_ledger(forged) is None
+
+
+@pytest.mark.parametrize("role", ["postgres", DEPLOY])
+def test_a_new_database_has_its_ledger_where_the_dump_has_it(project: Project, role: str) -> None:
+    write(project, 1, 2)
+    execute(project, "CREATE SCHEMA app", f"ALTER DATABASE {project.database} SET search_path=app")
+    assert project.invoke("db.migrate-run").returncode == 0
+    assert project.invoke("db.dump", "--force").returncode == 0
+    assert "-- The ledger: app.migrations\n" in dumped(project)
+    name = f"{project.database}_copy"
+    with project.cluster.connect() as conn:
+        conn.execute(f"CREATE DATABASE {name} OWNER {role}".encode())
+    env = {"DATABASE_URL": project.cluster.url(name, role=role)}
+    try:
+        write(project, 3)
+        for command, said in (
+            ("db.status", "4 pending"),
+            ("db.migrate", "003_t3.sql"),
+            ("db.migrate", "nothing to do"),
+        ):
+            done = project.invoke(command, env=env)
+            assert done.returncode == 0, done.output
+            assert said in done.stdout
+        with project.cluster.connect(name) as copy:
+            found = copy.execute("SELECT schemaname FROM pg_tables WHERE tablename = 'migrations'")
+            assert found.fetchall() == [("app",)]
+    finally:
+        project.cluster.drop_database(name)
+
+
+def test_a_dump_with_another_ledger_than_the_one_that_is_set_is_not_loaded(
+    project: Project,
+) -> None:
+    write(project, 1)
+    assert project.invoke("db.migrate-run").returncode == 0
+    assert project.invoke("db.dump", "--force").returncode == 0
+    url = project.cluster.url(f"{project.database}_copy")
+    try:
+        for table in ("ops.migrations", "ledger"):
+            env = {"DATABASE_URL": url, "MIGRATIONS_TABLE": table}
+            done = project.invoke("db.migrate", env=env)
+            assert done.returncode == 2, done.output
+            assert "MIGRATIONS_TABLE=public.migrations" in done.stderr
+    finally:
+        project.cluster.drop_database(f"{project.database}_copy")
