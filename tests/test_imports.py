@@ -27,18 +27,8 @@ FLOORS = {
         "programs",
     ],
     "engine": [
-        *(
-            "place",
-            "ledger",
-            "survey",
-            "session",
-            "remedy",
-            "failure",
-            "units",
-            "waiting",
-            "recovery",
-        ),
-        *("runner", "rollback"),
+        *("place", "ledger", "survey", "session", "remedy", "failure", "resume", "pooled", "state"),
+        *("targets", "progress", "outside", "units", "waiting", "recovery", "runner", "rollback"),
     ],
     "commands": [
         *("opened", "init", "status", "as_sql", "plan", "verify"),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, TextIO
 
-from ..engine import units
+from ..engine import resume
 from ..engine.survey import Survey, survey
 from ..errors import FilesError, refuse
 from ..events import Planned
@@ -85,7 +85,7 @@ def _step(migration: Migration, state: str, progress: Sequence[Progress]) -> Ste
         try:
             kinds.update(s.kind for s in script.statements() if s.kind[:1] not in ("", "\\"))
             script.check()
-            units.check(script, progress)
+            resume.check(script, progress)
             runs = "in a transaction" if script.directives.transaction else "no transaction"
         except FilesError as error:
             at = f"{error.location.line}:{error.location.column}: " if error.location else ""

@@ -36,8 +36,20 @@ CREATE TABLE IF NOT EXISTS {unfinished} (
     run_by pg_catalog.text NOT NULL,
     started_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT CURRENT_TIMESTAMP,
     finished_at TIMESTAMP WITH TIME ZONE,
+    pid INTEGER,
+    target pg_catalog.jsonb,
+    session pg_catalog.jsonb,
     PRIMARY KEY (filename, unit)
 )"""
+# What earlier releases did not have in it.
+_ADOPT_UNFINISHED = """
+ALTER TABLE {unfinished} ADD COLUMN IF NOT EXISTS pid INTEGER,
+    ADD COLUMN IF NOT EXISTS target pg_catalog.jsonb,
+    ADD COLUMN IF NOT EXISTS session pg_catalog.jsonb"""
+_IS_ADOPTED = """
+SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) 3 FROM pg_catalog.pg_attribute AS a
+WHERE a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(%s) AND NOT a.attisdropped
+  AND a.attname OPERATOR(pg_catalog.=) ANY ('{pid,target,session}'::pg_catalog.name[])"""
 _FILL_IN = """
 UPDATE {table} SET checksum = %s WHERE filename OPERATOR(pg_catalog.=) %s AND checksum IS NULL"""
 _RECORD = """
@@ -172,6 +184,8 @@ def prepare(
         wanted.append(f"ALTER TABLE {{table}} {add}{unique}")
     if unfinished and not ledger.has_unfinished:
         wanted.append(_CREATE_UNFINISHED)
+    elif unfinished and not _is_adopted(conn, ledger):
+        wanted.append(_ADOPT_UNFINISHED)
     if not wanted:
         return ledger
     if lock_timeout_ms is not None:
@@ -185,6 +199,11 @@ def prepare(
         is_unique=True,
         has_unfinished=ledger.has_unfinished or unfinished,
     )
+
+
+def _is_adopted(conn: Connection, ledger: Ledger) -> bool:
+    name = ledger.compose("{unfinished}").decode()
+    return bool(ours.ask(conn, _IS_ADOPTED, [name])[0][0])
 
 
 def fill_in(

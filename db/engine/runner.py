@@ -199,15 +199,17 @@ class Run:
     def _check(self) -> bool:
         """Refuse what cannot be run as it is written; return whether a file is no-transaction."""
         from ..sql.script import Script
-        from . import units
+        from . import pooled, resume
 
         found, refused = False, list[FilesError]()
         for migration in self._survey.todo:
             try:
                 with Script.open(migration.path, migration.shown) as script:
                     script.check()
-                    units.check(script, self._survey.progress.get(migration.filename, ()))
-                    found |= not script.directives.transaction
+                    resume.check(script, self._survey.progress.get(migration.filename, ()))
+                    if not script.directives.transaction:
+                        found = True
+                        pooled.refuse(script, self._session.server, self._settings)
             except FilesError as error:
                 refused.append(error)
         refuse(refused, "Nothing was executed.", self._goal.preview)
@@ -412,6 +414,7 @@ class Run:
             progress = ledger.read_progress(self._session.conn, self._ledger)
             done = sum(unit.finished for unit in progress.get(running.filename, ()))
             outcome = f"{outcome} What precedes this statement stays: {done} executed in this file."
+            outcome = f"{outcome} {running.left}".rstrip()
         return failure.explain(
             failed,
             running,

@@ -57,6 +57,7 @@ class Running:
         self.filename = migration.filename  # its name in the ledger
         self.renews = False  # it changes what a new session is given: the next file gets one
         self.duration_ms = 0
+        self.left = ""  # what its failed statement has left behind, and what becomes of that
 
 
 class Session:

@@ -106,7 +106,7 @@ def complete(project: Project) -> None:
         query = "SELECT indexrelid::regclass::text, indisvalid FROM pg_index WHERE indrelid = %s"
         indexes = conn.execute(query + "::regclass", ["big"]).fetchall()
     assert left == []
-    assert indexes == [("big_unique", True)]
+    assert indexes == [("big_unique", True)], indexes
 
 
 def next_run_completes(project: Project, env: Mapping[str, str | None] | None = None) -> None:

@@ -493,7 +493,7 @@ def test_settings_of_a_finished_part_hold_again_when_it_is_resumed(project: Proj
 def test_what_cannot_be_decided_stops_with_the_choice(project: Project) -> None:
     project.write(
         "001_a.sql",
-        "-- migrate: no-transaction\nSELECT 1;\nCREATE DATABASE decided_by_a_person;\n",
+        "-- migrate: no-transaction\nSELECT 1;\nCALL decided_by_a_person();\n",
     )
     project.write("002_b.sql", "SELECT 1;")
     # What a run that was cut off leaves behind.
@@ -501,7 +501,7 @@ def test_what_cannot_be_decided_stops_with_the_choice(project: Project) -> None:
     done = project.invoke("db.migrate-run", env={"MIGRATIONS_ROLE": "no_such_role"})
     assert done.returncode == 1
     with project.cluster.connect(project.database) as conn:
-        checksum = "encode(sha256('CREATE DATABASE decided_by_a_person'), 'hex')"
+        checksum = "encode(sha256('CALL decided_by_a_person()'), 'hex')"
         conn.execute(
             "INSERT INTO migrations_unfinished (filename, unit, checksum, run_by) "
             f"SELECT '001_a.sql', 1, {checksum}, 'x'".encode()

@@ -351,23 +351,6 @@ def test_a_drop_index_that_was_cut_off_is_done_once(project: Project, took_effec
     assert project.executed() == ["001_a.sql"]
 
 
-def test_an_index_that_became_invalid_before_the_end_keeps_the_file_from_being_recorded(
-    project: Project,
-) -> None:
-    with project.cluster.connect(project.database) as conn:
-        conn.execute("CREATE TABLE a AS SELECT 1 AS id")
-    head = "-- migrate: no-transaction\nCREATE INDEX CONCURRENTLY a_id ON a (id);\n"
-    project.write("001_a.sql", head + "SELECT 1/0;\n")
-    assert project.invoke("db.migrate-run").returncode == 1
-    with project.cluster.connect(project.database) as conn:
-        conn.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'a_id'::regclass")
-    project.write("001_a.sql", head + "CREATE TABLE t1 (id int);\n")
-    done = project.invoke("db.migrate-run")
-    assert done.returncode == 2, done.output
-    assert "a_id is INVALID" in done.stderr
-    assert project.executed() == []
-
-
 def test_of_two_runs_that_find_a_statement_cut_off_one_takes_it_over(project: Project) -> None:
     with project.cluster.connect(project.database) as conn:
         conn.execute("CREATE TABLE a AS SELECT 1 AS id")

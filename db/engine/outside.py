@@ -1,0 +1,256 @@
+"""A unit that cannot be in a transaction: announced, executed, and reconciled after a kill.
+
+Announcement, statement and the end of its row are one pipeline: between them there is nothing to
+wait for, so whoever finds an announcement whose statement no server executes finds a run that is
+gone. Behind a pooler the three have one server connection.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from collections.abc import Generator, Iterator
+
+from psycopg import sql
+
+from ..errors import LedgerError
+from ..events import Event, Note, Waiting
+from ..server.pipeline import Command, CommandFailed
+from ..sql import kinds
+from ..sql.lexer import Statement
+from ..sql.script import Unit
+from . import resume, targets
+from .progress import FINISH, FORGET, INTENT, MODES, TAKEN, UNFINISH, Answers, Work
+from .resume import CREATE, Facts, Row, Step
+from .session import statement
+from .state import BEGIN
+from .targets import Target
+
+_POLL_S = 0.5
+_LOOKS = 5
+
+
+def execute(work: Work, number: int, unit: Unit) -> Iterator[Event]:
+    """Execute a unit that cannot be in a transaction: announced first, then reconciled."""
+    (found,) = unit.statements
+    while True:
+        yield from _wait_for(work, number)
+        row = work.rows.get(number)
+        target, facts = yield from look(work, found, row)
+        step = resume.next_step(found.kind, row, facts)
+        if step is Step.SKIP:
+            yield from work.restore()
+            return
+        if step is Step.WAIT:
+            yield Waiting("another session, which builds this index", 0.0)
+            time.sleep(_POLL_S * random.uniform(1, 2))
+        elif step is Step.ASK:
+            raise _in_doubt(work, number, found)
+        elif row is not None:
+            # Whoever comes first with this takes it over; the other one looks again.
+            text = TAKEN if step is Step.FINISH else FORGET
+            yield from work.write(text, number, row.run_by)
+        elif step is Step.CLEAN:
+            yield from _clean(work, number, unit, target, facts)
+        else:
+            yield from _note(work, found, facts)
+            yield from _run(work, number, unit, target)
+            return
+
+
+def _wait_for(work: Work, number: int) -> Iterator[Event]:
+    """Wait until the run that announced a unit has finished it, or is gone.
+
+    Behind a pooler it is seen only while it does something, so one look is not enough.
+    """
+    missed, before = 0, ""
+    while True:
+        yield from work.read()
+        row = work.rows.get(number)
+        if row is None or row.finished:
+            return
+        missed, before = missed if row.run_by == before else 0, row.run_by
+        pooled = bool(work.clean or (row.target or {}).get("pooled"))
+        question = targets.alive(row.run_by, row.pid, work.running, pooled=pooled)
+        answers = yield from work.asked([question])
+        missed = 0 if answers["alive"] == [(b"t",)] else missed + 1
+        if missed >= (_LOOKS if pooled else 1):
+            return
+        if not missed:
+            yield Waiting(f"another run, which executes {work.running.filename}", 0.0)
+        time.sleep(_POLL_S * random.uniform(0.5, 1))
+
+
+def unfinish(work: Work, number: int, unit: Unit) -> Generator[Event, None, bool]:
+    """Return whether an index that the unit has built is INVALID: then it is not finished.
+
+    Not if another run has recorded the file: a later one may be dropping that index by now.
+    """
+    (found,), row = unit.statements, work.rows.get(number)
+    if found.kind != CREATE or row is None:
+        return False
+    _, facts = yield from look(work, found, row)
+    if all(index.valid or not index.ours for index in facts.indexes):
+        return False
+    return (yield from work.write(UNFINISH, number, row.run_by))
+
+
+def look(
+    work: Work, found: Statement, row: Row | None
+) -> Generator[Event, None, tuple[Target, Facts]]:
+    """Return what the statement is about, as it was announced or as it is read now."""
+    named = kinds.concurrent_index(work.running.script.sql(found))
+    if named is None:
+        return Target(), Facts()
+    if row is not None and row.target is not None:
+        target = Target(row.target.get("relation"), row.target.get("name"))
+    else:
+        question = targets.resolve(found.kind, named, work.running)
+        try:
+            answers = yield from work.asked([question], theirs=True)
+        except CommandFailed as failed:  # as the statement itself would have
+            failed.diagnostic = failed.diagnostic._replace(position=None)
+            failed.command = failed.command._replace(statement=found)
+            raise
+        target = targets.resolved(answers["resolved"][0])
+    answers = yield from work.asked(targets.look(found.kind, target, work.running))
+    indexes = tuple(targets.index(values) for values in answers["index"])
+    existed = next((index.oid for index in indexes if found.kind == CREATE), None)
+    facts = Facts(target.relation, target.name, answers["gone"] == [(b"t",)], indexes)
+    return target._replace(existed=existed), facts
+
+
+def _clean(work: Work, number: int, unit: Unit, target: Target, facts: Facts) -> Iterator[Event]:
+    """Drop what an earlier attempt has left INVALID.
+
+    It is announced as the statement is: a run that came late would drop what was built since.
+    """
+    yield from _limit(work, 0)
+    for index in facts.indexes:
+        if index.ours and not index.valid:
+            yield Note(f"dropping the INVALID index {index.name}", filename=work.running.filename)
+            text = f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}".encode()
+            drop = Command(targets.mark(work.session.name) + text, "drop", work.running)
+            try:
+                yield from work.send(
+                    [
+                        *_announced(work, number, unit, target),
+                        drop,
+                        work.command(BEGIN),
+                        *work.state.ours(),
+                        *work.unlimited(),
+                        work.of(FORGET, number, "forgotten"),
+                        Command(b"COMMIT", "unit", work.running),
+                        *work.clean,
+                    ]
+                )
+            except CommandFailed as failed:
+                work.session.rollback()
+                if failed.command.role == "drop":
+                    yield from work.write(FORGET, number, work.session.name)
+                raise
+
+
+def _announced(work: Work, number: int, unit: Unit, target: Target) -> Iterator[Command]:
+    """Yield what announces a unit, so that no other run begins with it."""
+    announced = {**target._asdict(), "pooled": bool(work.clean)}
+    yield from work.clean
+    yield from work.session.opening(work.running, MODES, flush=True)
+    yield from work.state.ours()
+    yield from work.claim(INTENT, number, unit, json.dumps(announced))
+    yield Command(b"COMMIT", "unit", work.running)
+
+
+def _note(work: Work, found: Statement, facts: Facts) -> Iterator[Event]:
+    """Say so if PostgreSQL will pass a statement over for its IF NOT EXISTS."""
+    text = work.running.script.sql(found)
+    if found.kind == CREATE and facts.indexes and re.search(rb"(?i)IF\s+NOT\s+EXISTS", text):
+        index = facts.indexes[0]
+        yield Note(
+            f"{index.name} exists already, and IF NOT EXISTS leaves it as it is: "
+            f"{index.definition}",
+            filename=work.running.filename,
+        )
+
+
+def _run(work: Work, number: int, unit: Unit, target: Target) -> Iterator[Event]:
+    """Announce it, run it, and write down that it is finished."""
+    (found,), session = unit.statements, work.session
+    directive, limit_ms = work.running.script.directives.lock_timeout_ms, 0
+    if resume.strong(found.kind, work.running.script.sql(found)):
+        limit_ms = session.settings.lock_timeout_ms if directive is None else directive
+    yield from _limit(work, limit_ms)
+    marked, prefix = statement(work.running, found), targets.mark(session.name)
+    commands = [
+        *_announced(work, number, unit, target),
+        marked._replace(sql=prefix + marked.sql),
+        *work.kept(FINISH, number),
+        *work.clean,
+    ]
+    kept = Answers()
+    try:
+        with session.pipe.opened():
+            yield from work.settled(commands, kept)
+    except CommandFailed as failed:
+        session.rollback()
+        if "statement" not in kept:
+            yield from _after(work, failed, number, found, len(prefix))
+            raise
+        # It is done, and only that could not be written down, such as by a cancel request.
+        yield from work.write(TAKEN, number, session.name)
+        raise
+    work.seen(kept, number)
+
+
+def _after(
+    work: Work, failed: CommandFailed, number: int, found: Statement, prefix: int
+) -> Iterator[Event]:
+    """Take the announcement back if the statement failed: what failed is not in doubt."""
+    if failed.command.statement is None:
+        return
+    position = failed.diagnostic.position
+    if position:
+        failed.diagnostic = failed.diagnostic._replace(position=position - prefix)
+    yield from work.read()
+    row = work.rows.get(number)
+    if row is None or not (yield from work.write(FORGET, number, work.session.name)):
+        raise work.wrong(
+            found,
+            f"{failed.diagnostic.message} ({failed.diagnostic.sqlstate}); and its row in the "
+            "progress table was changed by somebody else meanwhile.",
+            "Look what stands: invoke db.status",
+        )
+    _, facts = yield from look(work, found, row)
+    work.running.left = _left(facts)
+
+
+def _in_doubt(work: Work, number: int, found: Statement) -> LedgerError:
+    table = work.ledger.compose("{unfinished}").decode()
+    filename = sql.Literal(work.running.filename).as_string(None)
+    where = f"WHERE filename = {filename} AND unit = {number}"
+    return work.wrong(
+        found,
+        "this statement was running when a run was cut off, and whether it took effect "
+        "cannot be told from the catalog. Look, and say so:",
+        f"It did:     UPDATE {table} SET finished_at = now() {where};",
+        f"It did not: DELETE FROM {table} {where};",
+    )
+
+
+def _limit(work: Work, limit_ms: int) -> Iterator[Event]:
+    """Set how long a statement outside a transaction may wait for a lock, unless the file has."""
+    if work.clean or work.session.lock_timeout_ms is None or "lock_timeout" in work.state.set:
+        return
+    work.state.given["lock_timeout"] = str(limit_ms)
+    yield from work.send([work.set("lock_timeout", str(limit_ms))])
+
+
+def _left(facts: Facts) -> str:
+    """Return what a failed statement has left behind, and what becomes of it."""
+    names = [index.name for index in facts.indexes if index.ours and not index.valid]
+    if not names:
+        return ""
+    verb = "stay; the next run drops them" if names[1:] else "stays; the next run drops it"
+    return f"The INVALID index {', '.join(names)} {verb}, and builds again."

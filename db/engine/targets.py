@@ -1,0 +1,126 @@
+"""What a statement is about, asked of the catalog: by number, so that no name is read twice.
+
+The names of a statement are resolved once, in the file's own session, as the server reads them:
+folded, cut to 63 bytes, looked up on the file's search_path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ..server.pipeline import Command
+from ..sql.kinds import IndexTarget
+from .resume import REINDEX, Index
+
+_RESOLVE = b"""
+SELECT pg_catalog.to_regclass($1)::pg_catalog.oid, pg_catalog.encode(pg_catalog.convert_to(
+    (pg_catalog.parse_ident($2))[1]::pg_catalog.name::pg_catalog.text, 'UTF8'), 'hex')"""
+# An index being built is INVALID as well; its builder holds this lock on the table meanwhile.
+_INDEX = """
+SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), coalesce(i.indisvalid, true),
+       coalesce({ours}, false),
+       EXISTS (SELECT FROM pg_catalog.pg_locks AS l
+               JOIN pg_catalog.pg_stat_activity AS a ON a.pid OPERATOR(pg_catalog.=) l.pid
+               WHERE l.relation OPERATOR(pg_catalog.=) i.indrelid
+                 AND l.mode OPERATOR(pg_catalog.=) 'ShareUpdateExclusiveLock'
+                 AND coalesce(a.backend_type OPERATOR(pg_catalog.=) 'client backend', true)
+                 AND l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
+                 AND a.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()),
+       coalesce(pg_catalog.pg_get_indexdef(i.indexrelid), 'not an index')
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+LEFT JOIN pg_catalog.pg_index AS i ON i.indexrelid OPERATOR(pg_catalog.=) c.oid
+"""
+_BY_NAME = (
+    _INDEX.format(ours="i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.oid")
+    + """
+JOIN pg_catalog.pg_class AS t ON t.relnamespace OPERATOR(pg_catalog.=) c.relnamespace
+WHERE t.oid OPERATOR(pg_catalog.=) $1::pg_catalog.oid
+  AND c.relname OPERATOR(pg_catalog.=) $2::pg_catalog.name"""
+)
+_LEFTOVERS = (
+    _INDEX.format(ours="true")
+    + """
+WHERE NOT i.indisvalid AND c.relname OPERATOR(pg_catalog.~) '_cc(new|old)[0-9]*$'
+  AND i.indrelid OPERATOR(pg_catalog.=) coalesce(
+      (SELECT x.indrelid FROM pg_catalog.pg_index AS x
+       WHERE x.indexrelid OPERATOR(pg_catalog.=) $1::pg_catalog.oid), $1::pg_catalog.oid)"""
+)
+_GONE = b"""
+SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c
+                   WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.oid)"""
+# A session is known by its name, and a statement by the comment before it: a pooler's sessions have
+# other names, or keep one. What it executes is hidden from other roles, but not that it does.
+_ALIVE = b"""
+SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_stat_activity AS a
+    WHERE a.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+      AND a.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
+      AND (pg_catalog.starts_with(a.application_name, $1)
+           AND (NOT $2::pg_catalog.bool OR a.state OPERATOR(pg_catalog.<>) 'idle')
+        OR a.state OPERATOR(pg_catalog.=) 'active' AND pg_catalog.starts_with(a.query, $3)
+        OR a.state IS NULL AND a.pid OPERATOR(pg_catalog.=) $4::pg_catalog.int4
+           AND EXISTS (SELECT FROM pg_catalog.pg_locks AS l
+                       WHERE l.pid OPERATOR(pg_catalog.=) a.pid
+                         AND l.locktype OPERATOR(pg_catalog.=) 'virtualxid')))"""
+
+
+class Target(NamedTuple):
+    """The relation that a statement names, by number, and the index's own name, where it has one.
+
+    `existed`: what had that name already when the statement was announced.
+    """
+
+    relation: int | None = None
+    name: str | None = None
+    existed: int | None = None
+
+
+def mark(run: str) -> bytes:
+    """Return the comment by which others know whose statement it is that a server executes."""
+    return f"/* {run} */ ".encode()
+
+
+def resolve(kind: str, named: IndexTarget, about: object) -> Command:
+    """Return the question what the names mean, for a session as the file has it."""
+    if kind == REINDEX:
+        relation, name = named.name or named.table, None
+    elif named.table is not None:
+        relation, name = named.table, named.name
+    else:
+        relation, name = named.name, None
+    params = [text.encode() if text else None for text in (relation, name)]
+    return Command(_RESOLVE, "resolved", about, params)
+
+
+def resolved(values: Sequence[bytes | None]) -> Target:
+    """Return the answer."""
+    relation, name = values
+    return Target(
+        int(relation) if relation else None, bytes.fromhex(name.decode()).decode() if name else None
+    )
+
+
+def look(kind: str, target: Target, about: object) -> Iterator[Command]:
+    """Yield the questions what is there of it now."""
+    if target.relation is None:
+        return
+    relation = str(target.relation).encode()
+    yield Command(_GONE, "gone", about, [relation])
+    if kind == REINDEX:
+        yield Command(_LEFTOVERS.encode(), "index", about, [relation])
+    elif target.name is not None:
+        yield Command(_BY_NAME.encode(), "index", about, [relation, target.name.encode()])
+
+
+def index(values: Sequence[bytes | None]) -> Index:
+    """Return one of the indexes that are there."""
+    oid, name, valid, ours, building, definition = ((v or b"").decode() for v in values)
+    return Index(int(oid), name, valid == "t", ours == "t", building == "t", definition)
+
+
+def alive(run: str, pid: int | None, about: object, *, pooled: bool) -> Command:
+    """Return the question whether the run that announced a statement, or its statement, goes on."""
+    params = [run.encode(), b"t" if pooled else b"f", mark(run).rstrip(), str(pid or 0).encode()]
+    return Command(_ALIVE, "alive", about, params)
