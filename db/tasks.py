@@ -213,9 +213,11 @@ def plan(  # noqa: PLR0917  # its arguments are the command's options
         elif run or to:
             goal = _run_goal(_given("--to", to))
         if sql:
-            command.show_sql(_settings(c, report), report, goal, sys.stdout)
-        else:
-            command.show(command.plan(_settings(c, report), report, goal), report, goal)
+            command.show_sql(_settings(c), report, goal, sys.stdout)
+            return
+        otherwise = Goal("db.migrate-run") if goal.schema else None
+        made = command.plan(_settings(c, report), report, goal, otherwise=otherwise)
+        command.show(made, report, goal)
 
 
 @task(

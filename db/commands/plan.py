@@ -8,8 +8,8 @@ from typing import NamedTuple, TextIO
 
 from ..engine import resume
 from ..engine.survey import Survey, survey
-from ..errors import FilesError, refuse
-from ..events import Planned
+from ..errors import FilesError, LedgerError, refuse
+from ..events import Note, Planned
 from ..files.folder import Migration
 from ..files.plan import Goal, Progress
 from ..settings import Settings
@@ -35,24 +35,43 @@ class Preview(NamedTuple):
 
     steps: tuple[Step, ...]
     executed: int
+    refusal: LedgerError | None = None  # of the goal; the steps are those of the other one then
 
 
-def plan(settings: Settings, screen: Screen, goal: Goal) -> Preview:
-    """Return what a run with this goal would do. Raise what it would be refused with as a whole."""
+def plan(
+    settings: Settings, screen: Screen, goal: Goal, *, otherwise: Goal | None = None
+) -> Preview:
+    """Return what a run with this goal would do, or with the other one if this one is refused.
+
+    Raise what it would be refused with as a whole.
+    """
+    refusal = None
     with reading(settings, screen) as conn:
-        found = survey(conn, settings, goal)
+        try:
+            found = survey(conn, settings, goal)
+        except LedgerError as error:
+            if otherwise is None:
+                raise
+            found, refusal = survey(conn, settings, otherwise), error
     for note in found.notes:
         screen.event(note)
-    return _preview(found)
+    if refusal and otherwise:
+        said = f"{goal.command} would be refused; {otherwise.command} would execute this:"
+        screen.event(Note(said))
+    return _preview(found)._replace(refusal=refusal)
 
 
 def show(preview: Preview, screen: Screen, goal: Goal) -> None:
     """Show it. Raise what it would be refused with, if there is something."""
     steps = preview.steps
-    if not steps:
+    if steps:
+        screen.table(_COLUMNS, [(s.filename, s.state, s.runs, s.statements) for s in steps])
+    else:
         screen.event(Planned((), preview.executed))
+    if preview.refusal:
+        raise preview.refusal
+    if not steps:
         return
-    screen.table(_COLUMNS, [(s.filename, s.state, s.runs, s.statements) for s in steps])
     refused = [step.refused for step in steps if step.refused]
     state = f"{len(refused)} of {len(steps)} refused; nothing would be executed."
     refuse(refused, state, goal.preview)

@@ -41,6 +41,26 @@ def test_all_refusals_are_shown_at_once(project: Project, command: str) -> None:
     assert "\n\n\n" not in done.output
 
 
+def test_tables_without_a_ledger_show_why_and_what_migrate_run_would_do(project: Project) -> None:
+    write(project, 1, 2)
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE TABLE theirs (id int)")
+    done = project.invoke("db.plan")
+    assert done.returncode == 2
+    assert "db.migrate would be refused; db.migrate-run would execute this:" in done.stdout
+    assert re.findall(r"^00\d_t\d\.sql", done.stdout, re.MULTILINE) == ["001_t1.sql", "002_t2.sql"]
+    assert "has tables but no ledger" in done.stderr
+    assert "invoke db.migrate-run" in done.stderr
+    assert project.rows() == []
+
+
+def test_the_sql_of_a_plan_is_sql_from_any_folder(project: Project) -> None:
+    write(project, 1)
+    done = project.invoke("db.plan", "--run", "--sql", cwd=project.migrations)
+    assert done.returncode == 0, done.output
+    assert not re.search(r"^note", done.stdout, re.MULTILINE)
+
+
 def test_one_refusal_says_that_nothing_was_executed(project: Project) -> None:
     write(project, 1)
     project.write("002_v.sql", "VACUUM;")
