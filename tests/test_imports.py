@@ -28,7 +28,8 @@ FLOORS = {
     ],
     "engine": [
         *("place", "ledger", "survey", "session", "remedy", "failure", "resume", "pooled", "state"),
-        *("targets", "progress", "outside", "units", "waiting", "recovery", "runner", "rollback"),
+        *("targets", "progress", "outside", "units", "waiting"),
+        *("recovery", "transaction", "runner", "rollback"),
     ],
     "commands": [
         *("opened", "init", "status", "as_sql", "plan", "verify"),

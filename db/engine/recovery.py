@@ -6,15 +6,17 @@ statement that ends its own session would end the next one as well, so it is not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import cast
 
 import psycopg
+from psycopg.pq import ConnStatus
 
-from ..errors import Diagnostic, Interrupted, listed
+from ..errors import ConnectionFailed, ConnectionLost, Diagnostic, Interrupted, listed
+from ..events import Event, Reconnected
 from ..files.folder import Migration
-from ..server import ours
+from ..server import ours, pooler
 from ..server.pipeline import CommandFailed, LinkLost
 from .session import Running, Session
 
@@ -23,6 +25,7 @@ _LOSSES = 3  # of the connection, without a file getting done in between
 _TIMED_OUT = {"25P04"}  # transaction_timeout: the next attempt would take as long
 _CRASHED_ELSEWHERE = "57P02"  # the server stopped for the sake of another of its sessions
 _TOLD_S = 0.5  # a server that has crashed tells its other sessions at once
+_STANDBYS = "SELECT pg_catalog.current_setting('synchronous_standby_names', true)"
 # If the server has started since our session did, then somebody else has stopped it.
 _RESTARTED = """
 SELECT pg_catalog.date_part('epoch', pg_catalog.now() OPERATOR(pg_catalog.-)
@@ -38,22 +41,50 @@ class Recovery:
         self._place: object = None  # its statement, where that is certain
         self._crashed = False
 
-    @property
-    def hopeless(self) -> bool:
-        """Return whether it was lost too often to go on."""
-        return self.losses > _LOSSES
-
     def progress(self) -> None:
         """Take note that something got done."""
         self.losses, self.suspect, self._place = 0, "", None
 
-    def lost(self, session: Session, error: psycopg.Error) -> None:
-        """Take note of a loss, before the session is closed."""
-        self.losses += 1
-        pooled = session.server.pooled and (error.sqlstate or "").startswith("08")
-        self._crashed = not _words(error) and (pooled or _told(session))
+    def reconnect(
+        self, lost: Session, error: psycopg.Error, files: Sequence[str], command: str
+    ) -> Generator[Event, None, tuple[Session, CommandFailed | None]]:
+        """Return a new session, and the failure of what ended the old one, if that is certain.
 
-    def culprit(self, lost: Session, now: Session, error: psycopg.Error) -> CommandFailed | None:
+        `files` were under way; `command` is what to type to go on. Raise `ConnectionLost` if it
+        cannot be made again, or was lost too often.
+        """
+        target = lost.target
+        reason = target.redacted(str(error))
+        under_way = f"while {listed(files) or 'no file'} was under way: {reason}"
+        self.losses += 1
+        pooled = lost.server.pooled and (error.sqlstate or "").startswith("08")
+        self._crashed = not _words(error) and (pooled or _told(lost))
+        lost.close()
+        if self.losses > _LOSSES:
+            raise ConnectionLost(
+                f"The connection was lost {self.losses} times {under_way}",
+                "Look into the server's log, then: invoke db.status",
+            )
+        try:
+            session = yield from Session.open(target, lost.settings, create=False, again=True)
+        except ConnectionFailed as again:
+            raise ConnectionLost(
+                f"The connection was lost {under_way}",
+                f"It could not be made again: {again.message}",
+                f"What was executed is in the ledger; go on with: invoke {command}",
+            ) from None
+        try:
+            session.end(lost)
+            pooler.check_pgpool(session.conn)
+            yield Reconnected(reason)
+            failed = self._culprit(lost, session, error)
+        except BaseException:
+            session.close()
+            raise
+        session.suspect = self.suspect
+        return session, failed
+
+    def _culprit(self, lost: Session, now: Session, error: psycopg.Error) -> CommandFailed | None:
         """Return the failure of the statement that ends its session, if that is certain.
 
         `now` is the session that was made since. The first time, a statement is a suspect only,
@@ -83,6 +114,13 @@ class Recovery:
         return None
 
 
+def lost(session: Session, error: psycopg.Error) -> bool:
+    """Return whether an error is that of a connection which has ended."""
+    conn = session.conn
+    gone = isinstance(error, LinkLost) or conn.closed or conn.pgconn.status != ConnStatus.OK
+    return bool(gone) or (error.sqlstate or "").startswith(("57P", "08"))
+
+
 def interrupted(
     files: Sequence[Migration],
     left: Sequence[Migration],
@@ -106,6 +144,12 @@ def interrupted(
     )
     stands = f"Interrupted. {cancelled}Executed: {executed}. Not executed: {rest}."
     return f"{stands}{unsure if here else ''}"
+
+
+def replicated(session: Session) -> str:
+    """Return the standbys that a commit waits for, as the server's setting names them."""
+    ((names,),) = ours.ask(session.conn, _STANDBYS)
+    return str(names or "")
 
 
 def nothing_known(*, under_way: bool, signal_number: int, again: str) -> Interrupted:

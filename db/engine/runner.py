@@ -16,17 +16,13 @@ from itertools import groupby
 from typing import cast
 
 import psycopg
-from psycopg.pq import ConnStatus
 
 from ..errors import (
-    ConnectionFailed,
-    ConnectionLost,
     FileChanged,
     FilesError,
     Interrupted,
     LedgerError,
     MigrationsError,
-    listed,
     refuse,
 )
 from ..events import (
@@ -36,44 +32,18 @@ from ..events import (
     Finished,
     Note,
     Planned,
-    Reconnected,
 )
 from ..files.folder import Migration, paths
 from ..files.plan import SCHEMA, Executed, Goal
-from ..server import ours, pooler
 from ..server.connection import Target
-from ..server.pipeline import Arrival, Command, CommandFailed, LinkLost
+from ..server.pipeline import Arrival, Command, CommandFailed
 from ..settings import Settings
-from . import ledger, place, remedy
+from . import ledger, place, remedy, transaction
 from .place import Ledger
-from .recovery import Recovery, interrupted, nothing_known
-from .session import Running, Session, statement
+from .recovery import Recovery, interrupted, lost, nothing_known, replicated
+from .session import Running, Session
 from .survey import Survey, survey
 from .waiting import Patience, mend, patiently, prepare, take_turn
-
-_CLAIM = "INSERT INTO {table} (filename, checksum, executed_by) VALUES ($1, $2, $3)"
-# The division fails unless it is one row: then nothing of the file must be committed.
-_RECORD = """
-WITH done AS (
-    UPDATE {table} SET duration_ms = 1000 OPERATOR(pg_catalog.*) extract(
-        epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.now())
-    WHERE filename OPERATOR(pg_catalog.=) $1 RETURNING duration_ms)
-SELECT pg_catalog.max(duration_ms),
-       1 OPERATOR(pg_catalog./) (pg_catalog.count(*) OPERATOR(pg_catalog.=) 1)::integer
-FROM done"""
-# Commits that did not wait for the disk are covered by any later one that does: WAL is in order.
-# No standby is waited for: there may be none, and this is said or interrupted by nobody.
-_FLUSH = """
-UPDATE {table} SET checksum = checksum
-WHERE id OPERATOR(pg_catalog.=) (SELECT pg_catalog.max(id) FROM {table})
-AND pg_catalog.set_config('synchronous_commit', 'local', true) IS NOT NULL"""
-# pg_dump begins each of its files so. What runs for hours may wait for hours; a migration may not.
-_DUMP_HEADER = (b"SET statement_timeout = 0", b"SET lock_timeout = 0")
-# By these a file may install what changes other servers; the rest cannot do it unseen.
-_CONNECTORS = ("CREATE EXTENSION", "CREATE FOREIGN DATA", "CREATE LANGUAGE", "CREATE PROCEDURAL")
-_OPAQUE = {"DO", "CALL", "EXECUTE", "SELECT", "WITH", "VALUES", "EXPLAIN", "TABLE"}
-# For the ledger's sake; all the rest goes with the DISCARD ALL behind the COMMIT.
-_RESETS = (b"SET SESSION AUTHORIZATION DEFAULT", b"RESET ROLE")
 
 
 class Run:
@@ -92,7 +62,6 @@ class Run:
         self._unflushed = False
         self._recovery = Recovery()
         self._authors: set[str] = set()  # as which the sessions of this run sign
-        self._may_reach_out = False  # to another server, by what a file may have installed
         self._reported: set[str] = set()
 
     def events(self) -> Generator[Event, None, None]:
@@ -138,7 +107,7 @@ class Run:
                 self._flush()
                 return
             except psycopg.OperationalError as error:
-                if not self._lost(error):
+                if not lost(self._session, error):
                     raise self._unusable(error) from None
                 yield from self._reconnect(error)
             except psycopg.Error as error:
@@ -299,40 +268,15 @@ class Run:
 
     def _transaction(self, running: Running, *, flush: bool) -> Iterator[Command]:
         """Yield everything that is sent for one file."""
-        session, script = self._session, running.script
-        self._authors.add(session.author)
-        yield from session.opening(running, script.modes, flush=flush)
-        for found in script.leading:
-            yield statement(running, found)
-        # Before anything else of the file: a second run waits here, and not in the middle of it.
-        yield self._claim(running)
-        yield from session.role(running)
-        before = b""
-        for found in script.body():
-            command = statement(running, found)
-            yield command
-            if (before, command.sql) == _DUMP_HEADER:
-                yield from session.lock_timeout(running)
-            before = command.sql
-            self._may_reach_out |= found.kind in _OPAQUE or found.kind.startswith(_CONNECTORS)
-        for reset in _RESETS:
-            yield Command(reset, about=running)
-        if self._may_reach_out and not flush:
-            yield from session.waiting_commit(running)
-        if flush:
-            yield from session.durable(running)
-        yield self._record(running)
-        yield Command(b"COMMIT", "commit" if flush else "commit unflushed", running)
-        yield Command(b"DISCARD ALL", about=running)
+        self._authors.add(self._session.author)
+        claim, record = self._claim(running), self._record(running)
+        return transaction.commands(self._session, running, claim, record, flush=flush)
 
     def _claim(self, running: Running) -> Command:
-        row = (running.filename, running.script.checksum, self._session.author)
-        params = tuple(value.encode() for value in row)
-        return Command(self._ledger.compose(_CLAIM), "claim", running, params)
+        return transaction.claim(self._ledger, running, self._session.author)
 
     def _record(self, running: Running) -> Command:
-        params = (running.filename.encode(),)
-        return Command(self._ledger.compose(_RECORD), "record", running, params)
+        return transaction.record(self._ledger, running)
 
     def _settle(self, arrivals: Iterable[Arrival | None]) -> Iterator[Event]:
         """Turn results into events, and look what is going on while there are none."""
@@ -452,64 +396,21 @@ class Run:
     def _flush(self) -> None:
         """Make the disk have what was committed without waiting for it."""
         if self._unflushed:
-            # Where the ledger is locked, the server's WAL writer does it, a moment later.
-            with suppress(psycopg.errors.LockNotAvailable):
-                ours.change(
-                    self._session.conn,
-                    self._ledger.compose(_FLUSH),
-                    rows=None,
-                    lock_timeout_ms=self._session.lock_timeout_ms,
-                )
+            transaction.flush(self._session, self._ledger)
             self._unflushed = False
-
-    def _lost(self, error: psycopg.Error) -> bool:
-        conn = self._session.conn
-        gone = isinstance(error, LinkLost) or conn.closed or conn.pgconn.status != ConnStatus.OK
-        return bool(gone) or (error.sqlstate or "").startswith(("57P", "08"))
 
     def _reconnect(self, error: psycopg.Error) -> Iterator[Event]:
         """Come back to a server that went away, to go on from what its ledger says.
 
         Raise the failure of a statement that would end this connection as well.
         """
-        reason = self._target.redacted(str(error))
-        files = listed(list(self._unconfirmed)) or "no file"
-        under_way = f"while {files} was under way: {reason}"
-        lost = self._session
-        self._recovery.lost(lost, error)
-        lost.close()
-        if self._recovery.hopeless:
-            raise ConnectionLost(
-                f"The connection was lost {self._recovery.losses} times {under_way}",
-                "Look into the server's log, then: invoke db.status",
-            )
-        try:
-            self._session = yield from Session.open(
-                self._target, self._settings, create=False, again=True
-            )
-        except ConnectionFailed as again:
-            raise ConnectionLost(
-                f"The connection was lost {under_way}",
-                f"It could not be made again: {again.message}",
-                f"What was executed is in the ledger; go on with: invoke {self._goal.command}",
-            ) from None
-        self._session.end(lost)
-        refused = None if self.executed else pooler.pgpool(self._session.conn)
-        if refused is not None:
-            raise refused
-        yield Reconnected(reason)
-        failed = self._recovery.culprit(lost, self._session, error)
-        self._session.suspect = self._recovery.suspect
+        self._session, failed = yield from self._recovery.reconnect(
+            self._session, error, list(self._unconfirmed), self._goal.command
+        )
         if failed is not None:
             yield from self._look()
             if failed.command.about.migration in self._survey.todo:
                 raise self._failed(failed, failed.command.about, self._survey.todo, ())
-
-    def _replicated(self) -> str:
-        """Return the standbys that a commit waits for, as the server's setting names them."""
-        asked = "SELECT pg_catalog.current_setting('synchronous_standby_names', true)"
-        ((names,),) = ours.ask(self._session.conn, asked)
-        return str(names or "")
 
     def _confirm(self) -> Iterator[Event]:
         """Hold what was reported, and what was under way, against what the ledger has by now.
@@ -561,7 +462,9 @@ class Run:
             return nothing_known(
                 under_way=bool(under_way), signal_number=signal_number, again=again
             )
-        stands = interrupted(self._survey.todo, left, under_way, replicated=self._replicated())
+        stands = interrupted(
+            self._survey.todo, left, under_way, replicated=replicated(self._session)
+        )
         return Interrupted(stands, again, signal_number=signal_number)
 
 

@@ -78,6 +78,7 @@ class Session:
         self.shown = 0.0
         # What its rows of the ledger are signed with: no other run's are.
         self.author = f"{author()} ({name.removeprefix(PREFIX)})"
+        self.may_reach_out = False  # to another server, by what a file may have installed
         self.suspect = ""  # a file that may have ended the last session: each answer is asked for
         self._blind = False
 

@@ -41,19 +41,19 @@ def check(conn: Connection) -> None:
     )
 
 
-def pgpool(conn: Connection) -> ConnectionFailed | None:
-    """Return the error to raise if pgpool-II is in between, in a mode that has no pipeline.
+def check_pgpool(conn: Connection) -> None:
+    """Raise `ConnectionFailed` if pgpool-II is in between, in a mode that has no pipeline.
 
     The server is asked in words that only pgpool-II understands:
     https://www.pgpool.net/docs/latest/en/html/sql-pgpool-show.html
     """
     said = conn.pgconn.exec_(b"PGPOOL SHOW backend_clustering_mode")
     if said.status != ExecStatus.TUPLES_OK or not said.ntuples:
-        return None
+        return
     mode = (said.get_value(0, 0) or b"").decode()
     if mode in _PGPOOL_WORKS:
-        return None
-    return ConnectionFailed(
+        return
+    raise ConnectionFailed(
         f"This is pgpool-II with backend_clustering_mode = '{mode}', where it ends the connections "
         "of a run. No file was executed.",
         "Connect to the server directly, or to a pgpool-II in streaming_replication mode.",

@@ -1,0 +1,86 @@
+"""What is sent for one file: its statements in a transaction, between its claim and its record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import psycopg
+
+from ..server import ours
+from ..server.pipeline import Command
+from .place import Ledger
+from .session import Running, Session, statement
+
+_CLAIM = "INSERT INTO {table} (filename, checksum, executed_by) VALUES ($1, $2, $3)"
+# The division fails unless it is one row: then nothing of the file must be committed.
+_RECORD = """
+WITH done AS (
+    UPDATE {table} SET duration_ms = 1000 OPERATOR(pg_catalog.*) extract(
+        epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.now())
+    WHERE filename OPERATOR(pg_catalog.=) $1 RETURNING duration_ms)
+SELECT pg_catalog.max(duration_ms),
+       1 OPERATOR(pg_catalog./) (pg_catalog.count(*) OPERATOR(pg_catalog.=) 1)::integer
+FROM done"""
+# Commits that did not wait for the disk are covered by any later one that does: WAL is in order.
+# No standby is waited for: there may be none, and this is said or interrupted by nobody.
+_FLUSH = """
+UPDATE {table} SET checksum = checksum
+WHERE id OPERATOR(pg_catalog.=) (SELECT pg_catalog.max(id) FROM {table})
+AND pg_catalog.set_config('synchronous_commit', 'local', true) IS NOT NULL"""
+# pg_dump begins each of its files so. What runs for hours may wait for hours; a migration may not.
+_DUMP_HEADER = (b"SET statement_timeout = 0", b"SET lock_timeout = 0")
+# By these a file may install what changes other servers; the rest cannot do it unseen.
+_CONNECTORS = ("CREATE EXTENSION", "CREATE FOREIGN DATA", "CREATE LANGUAGE", "CREATE PROCEDURAL")
+_OPAQUE = {"DO", "CALL", "EXECUTE", "SELECT", "WITH", "VALUES", "EXPLAIN", "TABLE"}
+# For the ledger's sake; all the rest goes with the DISCARD ALL behind the COMMIT.
+_RESETS = (b"SET SESSION AUTHORIZATION DEFAULT", b"RESET ROLE")
+
+
+def commands(
+    session: Session, running: Running, claim: Command, record: Command, *, flush: bool
+) -> Iterator[Command]:
+    """Yield them in order. `flush`: the commit waits for the disk."""
+    script, before = running.script, b""
+    yield from session.opening(running, script.modes, flush=flush)
+    for found in script.leading:
+        yield statement(running, found)
+    # Before anything else of the file: a second run waits here, and not in the middle of it.
+    yield claim
+    yield from session.role(running)
+    for found in script.body():
+        command = statement(running, found)
+        yield command
+        if (before, command.sql) == _DUMP_HEADER:
+            yield from session.lock_timeout(running)
+        before = command.sql
+        session.may_reach_out |= found.kind in _OPAQUE or found.kind.startswith(_CONNECTORS)
+    for reset in _RESETS:
+        yield Command(reset, about=running)
+    if flush:
+        yield from session.durable(running)
+    elif session.may_reach_out:
+        yield from session.waiting_commit(running)
+    yield record
+    yield Command(b"COMMIT", "commit" if flush else "commit unflushed", running)
+    yield Command(b"DISCARD ALL", about=running)
+
+
+def claim(book: Ledger, running: Running, author: str) -> Command:
+    """Return what no second run can do for the same file."""
+    row = (running.filename, running.script.checksum, author)
+    params = tuple(value.encode() for value in row)
+    return Command(book.compose(_CLAIM), "claim", running, params)
+
+
+def record(book: Ledger, running: Running) -> Command:
+    """Return what completes the file's row, with how long it took."""
+    return Command(book.compose(_RECORD), "record", running, (running.filename.encode(),))
+
+
+def flush(session: Session, book: Ledger) -> None:
+    """Make the disk have the commits that did not wait for it."""
+    # Where the ledger is locked, the server's WAL writer does it, a moment later.
+    with suppress(psycopg.errors.LockNotAvailable):
+        limit = session.lock_timeout_ms
+        ours.change(session.conn, book.compose(_FLUSH), rows=None, lock_timeout_ms=limit)
