@@ -9,10 +9,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..server import ours
 from ..server.connection import VANISHED
 from ..server.pipeline import Command
 
-BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+BEGIN = ours.WRITING
 
 # Kept in a setting of the transaction, because it has to be read before ours are set, and can be
 # written only then. `$1`: what is not the file's doing; `$2`: further names, which no view lists.
@@ -37,7 +38,7 @@ _NEVER = ("transaction_isolation", "transaction_read_only", "transaction_deferra
 _OURS = {
     "session_authorization": b"SET LOCAL session_authorization TO DEFAULT",
     "role": b"SET LOCAL role TO DEFAULT",
-    "search_path": b"SET LOCAL search_path = pg_catalog, pg_temp",
+    "search_path": ours.SETTINGS,
     "row_security": b"SET LOCAL row_security = on",
     "statement_timeout": b"SET LOCAL statement_timeout = 0",
     "synchronous_commit": b"SET LOCAL synchronous_commit TO DEFAULT",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ..server import watch
 from ..server.pipeline import Command
 from ..sql.kinds import IndexTarget
 from .resume import REINDEX, Index
@@ -79,7 +80,7 @@ class Target(NamedTuple):
 
 def mark(run: str) -> bytes:
     """Return the comment by which others know whose statement it is that a server executes."""
-    return f"/* {run} */ ".encode()
+    return f"{watch.mark(run)}*/ ".encode()
 
 
 def resolve(kind: str, named: IndexTarget, about: object) -> Command:

@@ -50,7 +50,12 @@ JOIN (VALUES {keys}) AS wanted (classid, objid)
 WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.granted
   AND l.objsubid OPERATOR(pg_catalog.=) 1
   AND a.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"""
-_BLOCKERS = """
+# A session is known by its name. Behind a pooler it has lost that by the time that it executes a
+# statement outside a transaction, which therefore begins with the name, in a comment.
+_IS_OURS = """
+(pg_catalog.starts_with({0}.application_name, %s)
+ OR {0}.state OPERATOR(pg_catalog.=) 'active' AND pg_catalog.starts_with({0}.query, %s))"""
+_BLOCKERS = f"""
 SELECT DISTINCT b.pid, coalesce(b.usename, ''), coalesce(b.application_name, ''),
        coalesce(b.state, b.backend_type, 'hidden (pg_read_all_stats shows it)'),
        coalesce(extract(epoch FROM pg_catalog.clock_timestamp()
@@ -59,15 +64,9 @@ SELECT DISTINCT b.pid, coalesce(b.usename, ''), coalesce(b.application_name, '')
 FROM pg_catalog.pg_stat_activity AS w
 CROSS JOIN pg_catalog.unnest(pg_catalog.pg_blocking_pids(w.pid)) AS blocking (pid)
 JOIN pg_catalog.pg_stat_activity AS b ON b.pid OPERATOR(pg_catalog.=) blocking.pid
-WHERE pg_catalog.starts_with(w.application_name, %s)
+WHERE {_IS_OURS.format("w")}
   AND w.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
 LIMIT 5"""
-_ALIVE = """
-SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity
-               WHERE pg_catalog.starts_with(application_name, %s)
-                 AND datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
-                 AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
-                 AND (state OPERATOR(pg_catalog.<>) 'idle' OR NOT %s))"""
 _REPLICATION = """
 SELECT pg_catalog.concat('waiting for a synchronous standby to confirm the commit (',
        pg_catalog.current_setting('synchronous_standby_names'), ')')
@@ -76,10 +75,10 @@ AND wait_event OPERATOR(pg_catalog.=) 'SyncRep' LIMIT 1"""
 _KNOWN = """
 SELECT n, pg_catalog.to_regclass(n) IS NOT NULL
 FROM pg_catalog.unnest(%s::pg_catalog.text[]) AS n"""
-_PROGRESS = """
-SELECT p.phase, p.done, p.total FROM ({views}) AS p
+_PROGRESS = f"""
+SELECT p.phase, p.done, p.total FROM ({{views}}) AS p
 JOIN pg_catalog.pg_stat_activity AS a ON a.pid OPERATOR(pg_catalog.=) p.pid
-WHERE pg_catalog.starts_with(a.application_name, %s) LIMIT 1"""
+WHERE {_IS_OURS.format("a")} LIMIT 1"""
 # What each progress view counts; https://www.postgresql.org/docs/current/progress-reporting.html
 _VIEWS = {
     "create_index": (
@@ -114,12 +113,13 @@ def guard_name() -> str:
     return f"{PREFIX}guard of {author()}:{os.getpid()}"[:63]
 
 
-def alive(conn: Connection, application: str, *, pooled: bool) -> bool:
-    """Return whether another session is connected whose application_name begins so.
+def mark(name: str) -> str:
+    """Return how the comment begins by which a session's statement is known."""
+    return f"/* {name} "
 
-    A pooler's idle connections keep the name of whoever used them last: they do not count.
-    """
-    return bool(ours.ask(conn, _ALIVE, [application, pooled])[0][0])
+
+def _named(name: str) -> list[str]:
+    return [name, mark(name)]
 
 
 def _number(key: str) -> int:
@@ -241,7 +241,7 @@ class Guard:
         """Return up to five sessions that the session of that application_name waits for."""
         return tuple(
             Blocker(int(p), u, a, s, float(age), " ".join(q.split())[:200])
-            for p, u, a, s, age, q in self._rows(_BLOCKERS, [application])
+            for p, u, a, s, age, q in self._rows(_BLOCKERS, _named(application))
         )
 
     def progress(self, application: str) -> tuple[str, float | None]:
@@ -254,7 +254,7 @@ class Guard:
                 for name, (phase, done, total) in zip(names, _VIEWS.values(), strict=True)
                 if there[name]
             )
-        rows = self._rows(_PROGRESS.format(views=self._progress), [application])
+        rows = self._rows(_PROGRESS.format(views=self._progress), _named(application))
         if not rows:
             waits = self._rows(_REPLICATION, [application])
             return str(waits[0][0]) if waits else "", None

@@ -140,6 +140,23 @@ def test_a_run_behind_a_pooler_is_waited_for_while_its_statement_goes_on(
     assert valid(project, "i") is True
 
 
+def test_what_a_statement_waits_for_is_seen_behind_a_pooler_too(
+    project: Project, pgbouncer: PgBouncer
+) -> None:
+    execute(project, "CREATE TABLE t (id int)")
+    project.write("001_a.sql", HEAD + INDEX)
+    env = {"DATABASE_URL": pgbouncer.url(project.database), "PYTHONUNBUFFERED": "1"}
+    with project.cluster.connect(project.database, autocommit=False) as writer:
+        writer.execute("INSERT INTO t VALUES (0)")
+        pid = writer.info.backend_pid
+        process = project.popen("db.migrate-run", "--json", env=env)
+        mixed.wait_for_line(process, f'"pid": {pid}')
+        mixed.wait_for_line(process, "waiting for writers")
+        writer.commit()
+    said = mixed.ended(process)
+    assert process.returncode == 0, said
+
+
 # 2. Names
 
 
