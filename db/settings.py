@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .errors import SettingsError
 
-EMBEDDED_DATABASE = "whatsapp"
+EMBEDDED_DATABASE = "app"  # unless PGDATABASE says another
 _SCHEMA = "db/schema.sql"
 _UNITS_MS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000}
 

@@ -143,6 +143,8 @@ def test_the_wheel_has_one_package_and_nothing_of_this_project(wheel: Wheel) -> 
         names = archive.namelist()
         top = next(name for name in names if name.endswith("top_level.txt"))
         assert archive.read(top).decode().split() == ["invoke_pg_migrations"]
+        modules = b"".join(archive.read(name) for name in names if name.endswith(".py"))
+    assert b"whatsapp" not in modules.lower()
     inside = {name.partition("/")[2] for name in names if name.startswith("invoke_pg_migrations/")}
     package = {str(p.relative_to(ROOT / "db")) for p in (ROOT / "db").rglob("*.py")}
     assert inside == package | {"py.typed"}

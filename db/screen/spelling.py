@@ -13,7 +13,7 @@ from .lines import Lines
 from .stream import Cell
 
 AS_WRITTEN = "invoke db."
-_COMMAND = re.compile(r"(?<![\w./-])(invoke )?db\.([a-z]+(?:-[a-z]+)*)(?!\.?\w|/)")
+_COMMAND = r"(?<![\w./-])(invoke )?db\.([a-z]+(?:-[a-z]+)*)(?!\.?\w|/)"
 
 
 def typed(argv: Sequence[str], names: Collection[str]) -> str:
@@ -35,7 +35,7 @@ def respelled(text: str, names: Collection[str], prefix: str) -> str:
             return found[0]
         return f"{prefix if found[1] else namespace}{found[2]}"
 
-    return _COMMAND.sub(command, text)
+    return re.sub(_COMMAND, command, text)
 
 
 class Spelled:
