@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Protocol, TypeAlias, TypeVar
 
 import psycopg
 
-from ..engine import ledger
+from ..engine import ledger, place
+from ..engine.place import Ledger
 from ..engine.survey import Survey, stand
 from ..errors import (
     LedgerError,
@@ -67,15 +68,31 @@ def connected(
     with (
         connection.target(settings) as target,
         drive(target.connect("invoke db"), screen) as conn,
-        explained(target, "Nothing was changed." if writing else "Nothing was read."),
+        explained(
+            target,
+            "Nothing was changed." if writing else "Nothing was read.",
+            lambda error: _about_the_ledger(error, conn, settings),
+        ),
     ):
         server = connection.describe(conn, writing=writing)
         screen.event(server.connected)
         yield target, conn, server
 
 
+def _about_the_ledger(error: psycopg.Error, conn: Connection, settings: Settings) -> list[str]:
+    from ..engine import remedy
+
+    book: Ledger | None = None
+    with suppress(psycopg.Error, MigrationsError):  # by its real name, if it can be found
+        book = place.find(conn, settings.ledger)
+    return remedy.of_the_ledger(error, book, settings.ledger, conn.info.user)
+
+
 @contextmanager
-def explained(target: Target, state: str) -> Iterator[None]:
+def explained(
+    target: Target, state: str, more: Callable[[psycopg.Error], list[str]] = lambda _: []
+) -> Iterator[None]:
+    """Raise `LedgerError` for what the server refuses. `state`: what became of it."""
     try:
         yield
     except psycopg.Error as error:
@@ -83,7 +100,7 @@ def explained(target: Target, state: str) -> Iterator[None]:
         code = f" ({error.sqlstate})" if error.sqlstate else ""
         locked = isinstance(error, psycopg.errors.LockNotAvailable)
         advice = [state, "Another session has locked the ledger; try again."] if locked else [state]
-        raise LedgerError(f"{said}{code}", *advice) from None
+        raise LedgerError(f"{said}{code}", *advice, *more(error)) from None
 
 
 @contextmanager

@@ -135,6 +135,16 @@ class _Found(NamedTuple):
         return self.kind in ("r", "p") and set(THEIRS) <= set(self.columns) and not self.strange
 
     @property
+    def why(self) -> str:
+        """Return why it is no ledger."""
+        if self.kind not in ("r", "p"):
+            return "it is no table"
+        lacks = sorted(set(THEIRS) - set(self.columns))
+        if lacks:
+            return f"it has no column {' and no '.join(lacks)}"
+        return f"it cannot do without {', '.join(sorted(self.strange))}"
+
+    @property
     def strange(self) -> set[str]:
         """Return the columns that another tool requires."""
         return set(self.required) - {*THEIRS, *OURS}
@@ -192,10 +202,9 @@ def _refuse(found: _Found, *, is_ledger: bool) -> None:
     quoted = sql.Identifier(found.schema, found.name).as_string(None)
     nothing = "Nothing was executed."
     if not is_ledger:
-        columns = ", ".join(found.columns)
         raise LedgerError(
-            f"{place} is not a ledger of this tool or of the Node scripts: "
-            f"its columns are {columns}. {nothing}",
+            f"{place} is not a ledger of this tool or of the Node scripts: {found.why}. "
+            f"Its columns are {', '.join(found.columns)}. {nothing}",
             "If another tool owns it, set MIGRATIONS_TABLE to another name, such as db_migrations.",
         )
     if not found.trusted:

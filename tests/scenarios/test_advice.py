@@ -81,8 +81,29 @@ def test_a_right_on_the_ledger_is_granted_by_its_real_name(project: Project) -> 
     done = project.invoke("db.migrate-run", env={"DATABASE_URL": url})
     assert f'ON "app"."migrations" TO "{DEPLOY}";' in done.stderr
     assert f'ON SCHEMA "app" TO "{DEPLOY}";' in done.stderr
+    looked = project.invoke("db.status", env={"DATABASE_URL": url})
+    assert f'ON "app"."migrations" TO "{DEPLOY}";' in looked.stderr
 
 
 def test_a_schema_of_the_ledger_that_is_missing_is_told_to_be_made(project: Project) -> None:
     said = failing(project, "SELECT 1;", MIGRATIONS_TABLE="ops.migrations")
     assert 'CREATE SCHEMA "ops";' in said
+
+
+@pytest.mark.parametrize(
+    ("columns", "why"),
+    [
+        ("id int, version text", "it has no column executed_at and no filename"),
+        (
+            "id int, filename text, executed_at timestamptz, batch int NOT NULL",
+            "it cannot do without batch",
+        ),
+    ],
+    ids=["lacks columns", "wants another"],
+)
+def test_a_table_that_is_no_ledger_says_by_which_column(
+    project: Project, columns: str, why: str
+) -> None:
+    with project.cluster.connect(project.database) as conn:
+        conn.execute(f"CREATE TABLE migrations ({columns})".encode())
+    assert f"{why}. Its columns are id, " in failing(project, "SELECT 1;")
