@@ -1,8 +1,9 @@
 """The same from a program or a test: records instead of lines, and nothing is asked.
 
 Each function takes a URL (libpq's, or `embedded:PATH`) and the folder of the migrations, or
-`Settings`, which say both. The environment is not read. `settings` are MIGRATIONS_… values as in
-.env, such as `{"MIGRATIONS_TABLE": "ops.migrations"}`; relative paths are relative to the working
+`Settings`, which say both. `settings` are MIGRATIONS_… values as in .env, such as
+`{"MIGRATIONS_TABLE": "ops.migrations"}`; those of the environment are not read, but libpq takes
+from its PG… variables what the URL leaves out. Relative paths are relative to the working
 directory. `on_event` is called with each event of `db.events`. An error is one of `db.errors`.
 """
 

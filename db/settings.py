@@ -70,7 +70,8 @@ class Settings(NamedTuple):
         """Return the settings of a program: a URL (libpq's, or `embedded:PATH`) and a folder.
 
         `schema` is the base schema's file, if there is one. `values` are MIGRATIONS_… settings as
-        in .env; the environment is not read. Raise `SettingsError` for what is not understood.
+        in .env; those of the environment are not read. Raise `SettingsError` for what is not
+        understood.
         """
         # The null device is no file, so there is no base schema.
         base = Path(os.devnull if schema is None else schema).absolute()

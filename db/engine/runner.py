@@ -175,6 +175,7 @@ class Run:
             try:
                 with Script.open(migration.path, migration.shown) as script:
                     script.check()
+                    self._session.check(script)
                     resume.check(script, self._survey.progress.get(migration.filename, ()))
                     if not script.directives.transaction:
                         found = True
