@@ -1,0 +1,800 @@
+"""What `python -m tests.mutants` breaks: room by room, and the tests that have to notice."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """One edit: `old`, which is in the file exactly once, becomes `new`.
+
+    `tests` are files below `tests/`, each with -k and parts of names.
+    """
+
+    file: str
+    broken: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+SESSION = "db/engine/session.py"
+RUNNER = "db/engine/runner.py"
+UNITS = "db/engine/units.py"
+LEDGER = "db/engine/ledger.py"
+WAITING = "db/engine/waiting.py"
+WATCH = "db/server/watch.py"
+PIPELINE = "db/server/pipeline.py"
+CONNECTION = "db/server/connection.py"
+SURVEY = "db/engine/survey.py"
+RECOVERY = "db/engine/recovery.py"
+EMBEDDED = "db/server/embedded.py"
+DUMP = "db/commands/dump.py"
+PLACE = "db/engine/place.py"
+OURS = "db/server/ours.py"
+
+
+def moments(names: str) -> str:
+    return f"scenarios/test_moments.py -k '{names}'"
+
+
+def engine(names: str) -> str:
+    return f"scenarios/test_engine.py -k '{names}'"
+
+
+def everyday(names: str) -> str:
+    return f"scenarios/test_everyday.py -k '{names}'"
+
+
+def faults(names: str) -> str:
+    return f"scenarios/test_faults.py -k '{names}'"
+
+
+def main_job(names: str) -> str:
+    return f"scenarios/test_main_job.py -k '{names}'"
+
+
+def security(names: str) -> str:
+    return f"scenarios/test_security.py -k '{names}'"
+
+
+def embedded(names: str) -> str:
+    return f"test_embedded.py -k '{names}'"
+
+
+def ours(names: str) -> str:
+    return f"scenarios/test_ours.py -k '{names}'"
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        SESSION,
+        "a session whose link was lost is left to itself",
+        "            ours.ask(self.conn, _END, [lost.name, lost.guard_pid, guard_name()])",
+        "            pass",
+        (moments("server_still_keeps"),),
+    ),
+    Mutant(
+        SESSION,
+        "only the worker of a lost session is ended, not its guard",
+        "OR (pid OPERATOR(pg_catalog.=) %s AND application_name",
+        "OR (pid OPERATOR(pg_catalog.=) -%s AND application_name",
+        (moments("server_still_keeps"),),
+    ),
+    Mutant(
+        SESSION,
+        "a connection that breaks at once is given up",
+        "_TRIES = 3",
+        "_TRIES = 1",
+        (moments("breaks_before"),),
+    ),
+    Mutant(
+        SESSION,
+        "after a failure the session keeps what outlives its transaction",
+        '        self.conn.execute("DISCARD ALL")',
+        "        pass",
+        (moments("between_two_attempts"),),
+    ),
+    Mutant(
+        SESSION,
+        "the notices of a file are all kept",
+        "_NOTICES = 20 ",
+        "_NOTICES = 20_000 ",
+        (moments("many_notices"),),
+    ),
+    Mutant(
+        SESSION,
+        "the first notices of a file are kept, not the latest",
+        "[*self.notices, diagnostic(said)][-_NOTICES:]",
+        "[*self.notices, diagnostic(said)][:_NOTICES]",
+        (moments("many_notices"),),
+    ),
+    Mutant(
+        SESSION,
+        "no file has a lock_timeout",
+        'yield from self._known("lock_timeout", str(lock_timeout), running)',
+        'yield from self._known("lock_timeout", "0", running)',
+        (engine("queue_the_application or timeouts_of_one"),),
+    ),
+    Mutant(
+        SESSION,
+        "the directive lock-timeout is not heeded",
+        "            lock_timeout = directives.lock_timeout_ms\n",
+        "            pass\n",
+        (engine("timeouts_of_one"),),
+    ),
+    Mutant(
+        SESSION,
+        "the directive statement-timeout is not heeded",
+        "        if directives.statement_timeout_ms is not None:",
+        "        if False:",
+        (engine("timeouts_of_one"),),
+    ),
+    Mutant(
+        SESSION,
+        "the server is not told to look for its client",
+        "        for name, value in VANISHED.items():\n"
+        "            yield from self._known(name, value, running)\n",
+        "",
+        (engine("machine_of_its_client or client_is_gone"),),
+    ),
+    Mutant(
+        SESSION,
+        "every commit waits for the disk",
+        "        if not flush:",
+        "        if False:",
+        (engine("only_the_last_commit"),),
+    ),
+    Mutant(
+        SESSION,
+        "objects belong to who logs in, not to MIGRATIONS_ROLE",
+        '            yield Command(b"SET LOCAL ROLE " + name, "role", running)',
+        "            return",
+        (engine("role_owns"),),
+    ),
+    Mutant(
+        SESSION,
+        "what a statement waits for is not looked at",
+        "        if self.guard and not self._blind:",
+        "        if False:",
+        (engine("long_index_build or names_the_blocker"),),
+    ),
+    Mutant(
+        SESSION,
+        "a long statement shows no progress",
+        "            yield Progress(running.filename, elapsed_s, phase, percent, self.blockers)",
+        "            pass",
+        (engine("long_index_build"),),
+    ),
+    Mutant(
+        SESSION,
+        "what a file sets for its role or database does not meet the next file",
+        "    running.renews = running.renews or _renews(found.kind, script.sql(found))\n",
+        "",
+        (moments("next_session_is_given"),),
+    ),
+    Mutant(
+        RUNNER,
+        "the disk is not waited for at the end of a run that failed or was interrupted",
+        "        if self._unflushed:\n            # Where",
+        "        if False:\n            # Where",
+        (moments("outlives_a_crash"),),
+    ),
+    Mutant(
+        RUNNER,
+        "every file commits unflushed, the last one too",
+        "flush = self._settings.sync_each or file.migration is last",
+        "flush = self._settings.sync_each",
+        (engine("only_the_last_commit"),),
+    ),
+    Mutant(
+        RUNNER,
+        "MIGRATIONS_SYNC=each is not heeded",
+        "flush = self._settings.sync_each or ",
+        "flush = ",
+        (engine("only_the_last_commit"),),
+    ),
+    Mutant(
+        RUNNER,
+        "a commit whose answer was lost is not reported",
+        "                yield from self._done(filename, (row and row.duration_ms) or 0)",
+        "                pass",
+        (moments("answer_was_lost"),),
+    ),
+    Mutant(
+        RUNNER,
+        "a file that another run has executed is a failure",
+        "                if running.migration not in todo:\n                    continue\n",
+        "",
+        (
+            moments("however_long"),
+            engine("each_file_once"),
+        ),
+    ),
+    Mutant(
+        RUNNER,
+        "what was surveyed before a wait is executed",
+        "            yield from self._look(again=True)\n",
+        "",
+        (
+            faults("dropped_between_plan"),
+            engine("waiting_runner"),
+        ),
+    ),
+    Mutant(
+        RUNNER,
+        "a file that changes while the run goes on is executed",
+        "        if script.checksum != migration.checksum:",
+        "        if False:",
+        (faults("folder_that_changes"),),
+    ),
+    Mutant(
+        RUNNER,
+        "a file is not claimed before it runs",
+        "        yield self._claim(running)\n",
+        "",
+        (
+            engine("each_file_once"),
+            main_job("second_run"),
+        ),
+    ),
+    Mutant(
+        RUNNER,
+        "a file is not claimed first",
+        "        # Before anything else of the file: a second run waits here, and not in the middle of it.\n"
+        "        yield self._claim(running)\n"
+        "        yield from session.role(running)\n"
+        "        for found in script.body():\n"
+        "            yield statement(running, found)\n",
+        "        yield from session.role(running)\n"
+        "        for found in script.body():\n"
+        "            yield statement(running, found)\n"
+        "        yield self._claim(running)\n",
+        (moments("however_long"),),
+    ),
+    Mutant(
+        RUNNER,
+        "a file's role is in force when its row is completed",
+        '_RESETS = (b"SET SESSION AUTHORIZATION DEFAULT", b"RESET ROLE")',
+        "_RESETS = ()",
+        (engine("role_owns or nothing_leaks"),),
+    ),
+    Mutant(
+        RUNNER,
+        "what a file leaves in its session meets the next one",
+        '        yield Command(b"DISCARD ALL", about=running)\n\n    def _claim',
+        "\n    def _claim",
+        (engine("nothing_leaks"),),
+    ),
+    Mutant(
+        RUNNER,
+        "what a pooled connection holds meets the first file",
+        '            session.pipe.send(Command(b"DISCARD ALL"))  # what a pooled connection may hold\n',
+        "",
+        (moments("pooled_connection_holds"),),
+    ),
+    Mutant(
+        RUNNER,
+        "a lost connection is an error",
+        "                if not self._lost(error):",
+        "                if True:",
+        (engine("terminated_backend or restarted"),),
+    ),
+    Mutant(
+        RUNNER,
+        "a broken file is refused only when its turn comes",
+        "        refuse(refused, ",
+        "        refuse([], ",
+        (engine("refused_before_anything"),),
+    ),
+    Mutant(
+        RUNNER,
+        "an edit in the finished part of a file is not seen",
+        "                    units.check(script, self._survey.progress.get(migration.filename, ()))\n",
+        "",
+        (engine("finished_part_that_was_edited"),),
+    ),
+    Mutant(
+        RUNNER,
+        "a file that follows a changed one waits for no result",
+        "            except FilesError:  # of a later file: what was sent before it is executed",
+        "            except ZeroDivisionError:",
+        (faults("folder_that_changes"),),
+    ),
+    Mutant(
+        RUNNER,
+        "an interrupt leaves the statement running",
+        "            self._session.pipe.abort()",
+        "            pass",
+        (engine("signal_cancels"),),
+    ),
+    Mutant(
+        RUNNER,
+        "locks of the ledger are not waited for",
+        "        except psycopg.errors.LockNotAvailable:\n            return todo",
+        "        except ZeroDivisionError:\n            return todo",
+        (faults("waited_for_aloud"),),
+    ),
+    Mutant(
+        RUNNER,
+        "a file that takes its own row away counts as executed",
+        "       1 OPERATOR(pg_catalog./) (pg_catalog.count(*) OPERATOR(pg_catalog.=) 1)::integer\n",
+        "       1\n",
+        (moments("ledger_itself"),),
+    ),
+    Mutant(
+        RUNNER,
+        "a file may switch off that its commit waits for the disk",
+        "            yield from session.durable(running)",
+        "            pass",
+        (moments("switch_durability_off"),),
+    ),
+    Mutant(
+        RECOVERY,
+        "a connection that is lost each time is made again for ever",
+        "_LOSSES = 3",
+        "_LOSSES = 10**9",
+        (moments("lost_each_time"),),
+    ),
+    Mutant(
+        RECOVERY,
+        "what got done in between does not count",
+        '        self.losses, self.suspect, self._place = 0, "", None\n\n    def lost',
+        "        pass\n\n    def lost",
+        (moments("lost_now_and_then"),),
+    ),
+    Mutant(
+        WAITING,
+        "a lock that is not available ends the run",
+        '_LOCKED = {"55P03", "40P01", "40001"}',
+        '_LOCKED = {"40P01", "40001"}',
+        (engine("queue_the_application"),),
+    ),
+    Mutant(
+        WAITING,
+        "a deadlock ends the run",
+        '_LOCKED = {"55P03", "40P01", "40001"}',
+        '_LOCKED = {"55P03", "40001"}',
+        (moments("deadlock"),),
+    ),
+    Mutant(
+        WAITING,
+        "a serialization failure ends the run",
+        '_LOCKED = {"55P03", "40P01", "40001"}',
+        '_LOCKED = {"55P03", "40P01"}',
+        (moments("serialization"),),
+    ),
+    Mutant(
+        WAITING,
+        "another run's file is waited for no longer than a lock",
+        "        if claimed and any(blocker.application.startswith(PREFIX) for blocker in blockers):",
+        "        if False:",
+        (moments("however_long"),),
+    ),
+    Mutant(
+        WAITING,
+        "a lock is waited for without end",
+        "        if elapsed + pause > self.limit_s:",
+        "        if False:",
+        (engine("never_comes"),),
+    ),
+    Mutant(
+        WAITING,
+        "runs do not take turns",
+        "            if guard.lock():",
+        "            if True:",
+        (engine("waiting_runner"),),
+    ),
+    Mutant(
+        WAITING,
+        "MIGRATIONS_GUARD=off is not heeded",
+        "            if not guarded:\n",
+        "            if False:\n",
+        (moments("guard_is_off"),),
+    ),
+    Mutant(
+        WAITING,
+        "a run whose files another has executed still waits for its turn",
+        "        if needless():",
+        "        if False:",
+        (moments("nothing_left_to_do"),),
+    ),
+    Mutant(
+        WAITING,
+        "a second connection is asked for once",
+        "_TRIES = 3",
+        "_TRIES = 1",
+        (moments("second_connection_that_breaks"),),
+    ),
+    Mutant(
+        WAITING,
+        "without a second connection there is no run",
+        "            if failures < _TRIES:\n                continue\n",
+        "            if True:\n                continue\n",
+        (faults("no_free_connection"),),
+    ),
+    Mutant(
+        WAITING,
+        "a server without advisory locks is an error",
+        "        except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):",
+        "        except ZeroDivisionError:",
+        (engine("without_advisory_locks"),),
+    ),
+    Mutant(
+        WAITING,
+        "two runs that make the ledger at once fail",
+        "        except _CREATED as error:",
+        "        except ZeroDivisionError as error:",
+        (engine("create_the_ledger_at_the_same"),),
+    ),
+    Mutant(
+        WAITING,
+        "something else of the ledger's name is tried for ever",
+        "            if now == book:",
+        "            if False:",
+        (engine("cannot_be_made"),),
+    ),
+    Mutant(
+        WAITING,
+        "a locked ledger is an error when it is read",
+        "        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):",
+        "        except ZeroDivisionError:",
+        (faults("waited_for_aloud"),),
+    ),
+    Mutant(
+        WAITING,
+        "whom a run waits for is not said",
+        "            yield Waiting(holder, now - started)\n",
+        "            pass\n",
+        (engine("waiting_runner"),),
+    ),
+    Mutant(
+        WATCH,
+        "the server may end the turn of a run that does nothing",
+        "SET LOCAL idle_in_transaction_session_timeout = 0; ",
+        "",
+        (moments("ends_the_turn"),),
+    ),
+    Mutant(
+        WATCH,
+        "the server may end the turn of a run that takes long",
+        '"SET LOCAL transaction_timeout = 0;" if new else ""',
+        '""',
+        (moments("ends_the_turn"),),
+    ),
+    Mutant(
+        WATCH,
+        "the lock of turns is not kept",
+        "        if not self._locked:\n            self._conn.rollback()\n        return",
+        "        self._conn.rollback()\n        return",
+        (engine("waiting_runner"),),
+    ),
+    Mutant(
+        WATCH,
+        "each process takes turns with itself only",
+        '    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)',
+        "    return os.getpid()",
+        (engine("waiting_runner"),),
+    ),
+    Mutant(
+        WATCH,
+        "who looks on is the connection with the lock",
+        "                self._watching = self._target.once(guard_name())",
+        "                self._watching = self._conn",
+        (engine("to_look_on_never"),),
+    ),
+    Mutant(
+        WATCH,
+        "who is in the way is not known",
+        "        return tuple(\n            Blocker(",
+        "        return ()\n        return tuple(\n            Blocker(",
+        (engine("names_the_blocker"),),
+    ),
+    Mutant(
+        WATCH,
+        "a session that has ended counts as alive",
+        "    return bool(ours.ask(conn, _ALIVE, [application, pooled])[0][0])",
+        "    return True",
+        (engine("cut_off_while"),),
+    ),
+    Mutant(
+        WATCH,
+        "a session that is at work counts as ended",
+        "    return bool(ours.ask(conn, _ALIVE, [application, pooled])[0][0])",
+        "    return False",
+        (moments("still_at_work"),),
+    ),
+    Mutant(
+        WATCH,
+        "a second connection that does not come is waited for",
+        "        self._wanted = False\n        self.join(1)",
+        "        self._wanted = False\n        self.join()",
+        (engine("does_not_come"),),
+    ),
+    Mutant(
+        WATCH,
+        "a second connection that comes too late stays open",
+        "        if not self._wanted:\n            guard.close()",
+        "        if False:\n            guard.close()",
+        (engine("does_not_come"),),
+    ),
+    Mutant(
+        WATCH,
+        "what runs on the turn's connection leaves a snapshot",
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {ours};",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {ours};",
+        (engine("role_owns"),),
+    ),
+    Mutant(
+        UNITS,
+        "the indexes of a file are not looked at before it is recorded",
+        "        if not unit.transactional:\n            work.gate(unit)",
+        "        if False:\n            work.gate(unit)",
+        (moments("became_invalid"),),
+    ),
+    Mutant(
+        UNITS,
+        "two runs take over the same statement",
+        "            if not conn.execute(self.ledger.compose(_TAKE_OVER), taken).rowcount:",
+        "            if conn.execute(self.ledger.compose(_TAKE_OVER), taken).rowcount < 0:",
+        (moments("one_takes_it_over"),),
+    ),
+    Mutant(
+        UNITS,
+        "what a REINDEX that was cut off left behind stays",
+        "            query, parameters = _LEFTOVERS, [target.name or target.table]",
+        "            return []",
+        (moments("reindex_that_was_cut_off"),),
+    ),
+    Mutant(
+        UNITS,
+        "a DROP INDEX that was cut off counts as done",
+        '            gone = "SELECT to_regclass(%s) IS NULL"',
+        '            gone = "SELECT to_regclass(%s) IS NULL OR true"',
+        (moments("drop_index"),),
+    ),
+    Mutant(
+        UNITS,
+        "a DROP INDEX that was cut off counts as not done",
+        '            gone = "SELECT to_regclass(%s) IS NULL"',
+        '            gone = "SELECT to_regclass(%s) IS NULL AND false"',
+        (moments("drop_index"),),
+    ),
+    Mutant(
+        UNITS,
+        "finished units run again",
+        "        if row is not None and row.finished:\n            yield from work.replay(unit)",
+        "        if False:\n            yield from work.replay(unit)",
+        (engine("resumes_at_the_statement"),),
+    ),
+    Mutant(
+        UNITS,
+        "the settings of finished units do not hold again",
+        "            yield from work.replay(unit)",
+        "            pass",
+        (engine("settings_of_a_finished"),),
+    ),
+    Mutant(
+        UNITS,
+        "a run that is still at work on a statement is not waited for",
+        "            yield from self._wait_for(row)\n",
+        "",
+        (moments("still_at_work"),),
+    ),
+    Mutant(
+        UNITS,
+        "a statement that failed stays in doubt",
+        "                conn.execute(self.ledger.compose(_FORGET), key)  # it failed, so it is not in doubt\n",
+        "",
+        (moments("that_failed_is_not_in_doubt"),),
+    ),
+    Mutant(
+        UNITS,
+        "an INVALID index behind IF NOT EXISTS counts as built",
+        "            if not valid:\n                yield Note",
+        "            if False:\n                yield Note",
+        (engine("behind_if_not_exists"),),
+    ),
+    Mutant(
+        UNITS,
+        "an index that another session builds is taken for a leftover",
+        "        while any(building and not valid for _, valid, building in self._indexes(unit)):",
+        "        while False:",
+        (moments("another_session_builds"),),
+    ),
+    Mutant(
+        UNITS,
+        "what nobody can decide is done again",
+        "        if found.kind.startswith(_REPEATABLE):",
+        "        if True:",
+        (engine("cannot_be_decided"),),
+    ),
+    Mutant(
+        UNITS,
+        "the progress of a file that is recorded stays",
+        '_CLEAR = "DELETE FROM {unfinished} WHERE filename = $1"',
+        '_CLEAR = "DELETE FROM {unfinished} WHERE filename = $1 AND false"',
+        (engine("each_file_once"),),
+    ),
+    Mutant(
+        UNITS,
+        "an edit of line ends is an edit",
+        '.replace(b"\\r\\n", b"\\n")',
+        "",
+        (moments("line_ends"),),
+    ),
+    Mutant(
+        PLACE,
+        "what an extension brought along counts as a table",
+        "d.deptype OPERATOR(pg_catalog.=) 'e'",
+        "d.deptype OPERATOR(pg_catalog.=) 'no'",
+        (moments("no_table_of_anybody"),),
+    ),
+    Mutant(
+        PLACE,
+        "a table of another tool is taken for the ledger",
+        '        return self.kind in ("r", "p") and set(THEIRS) <= set(self.columns) and not self.strange',
+        '        return self.kind in ("r", "p")',
+        (main_job("foreign"),),
+    ),
+    Mutant(
+        PLACE,
+        "the ledger's own tables count as others",
+        "    parameters = [schemas, ledger.schema, names(ledger.table)]",
+        "    parameters = [schemas, ledger.schema, [ledger.table]]",
+        (
+            main_job("failing_schema"),
+            moments("no_table_of_anybody"),
+        ),
+    ),
+    Mutant(
+        PLACE,
+        "a percent sign in the ledger's name is a placeholder",
+        '    if "%s" in text:',
+        "    if False:",
+        (security("ledger_may_have_any_name"),),
+    ),
+    Mutant(
+        PLACE,
+        "a ledger that others own is trusted",
+        "    if not found.trusted:",
+        "    if False:",
+        (moments("cannot_be_trusted"),),
+    ),
+    Mutant(
+        PLACE,
+        "a ledger with triggers is trusted",
+        "        if names:\n            drops",
+        "        if False:\n            drops",
+        (moments("cannot_be_trusted"),),
+    ),
+    Mutant(
+        PLACE,
+        "a ledger of which rows may be hidden is trusted",
+        "    if found.secured:",
+        "    if False:",
+        (moments("cannot_be_trusted"),),
+    ),
+    Mutant(
+        PLACE,
+        "of several ledgers one is chosen",
+        "    if ledgers[1:]:",
+        "    if False:",
+        (moments("several_ledgers"),),
+    ),
+    Mutant(
+        LEDGER,
+        "a checksum that somebody else has recorded is overwritten",
+        ' AND checksum IS NULL"""',
+        '"""',
+        (moments("recorded_meanwhile"),),
+    ),
+    Mutant(
+        LEDGER,
+        "a ledger without a unique key stays so",
+        '        unique = "" if ledger.is_unique else ", ADD UNIQUE (filename)"',
+        '        unique = ""',
+        (engine("cannot_be_made"),),
+    ),
+    Mutant(
+        LEDGER,
+        "forgetting a file leaves its finished units",
+        "[filename], rows=rows)\n    _forget_units(conn, ledger, filename)",
+        "[filename], rows=rows)",
+        (everyday("repair_forget"),),
+    ),
+    Mutant(
+        SURVEY,
+        "a changed file is executed after",
+        "        plan.refuse_changed(found.plan)\n",
+        "",
+        (main_job("that_changed_is_refused"),),
+    ),
+    Mutant(
+        SURVEY,
+        "a database with tables gets the base schema",
+        "    if not empty:\n        raise LedgerError",
+        "    if False:\n        raise LedgerError",
+        (main_job("tables_without_a_ledger"),),
+    ),
+    Mutant(
+        SURVEY,
+        "a ledger that was set up without the base schema gets it",
+        "    if executed or (found.ledger.exists and not empty):",
+        "    if False:",
+        (main_job("node_code_is_adopted"),),
+    ),
+    Mutant(
+        PIPELINE,
+        "everything is sent ahead of its results",
+        "_WINDOW = 8 << 20",
+        "_WINDOW = 8 << 40",
+        (moments("sent_ahead"),),
+    ),
+    Mutant(
+        PIPELINE,
+        "results wait for the next sync",
+        "        self._pg.send_flush_request()\n",
+        "",
+        (engine("lines_appear"),),
+    ),
+    Mutant(
+        PIPELINE,
+        "a failure is that of the first command",
+        "        self._failed = self._failed or CommandFailed(command, said)",
+        "        self._failed = self._failed or CommandFailed(self._sent[-1], said)",
+        (engine("statement_is_known"),),
+    ),
+    Mutant(
+        CONNECTION,
+        "a server that is not there is not waited for",
+        "        if self._ping() in (pq.Ping.NO_RESPONSE, pq.Ping.REJECT):",
+        "        if False:",
+        (
+            engine("restarted_server"),
+            main_job("not_there"),
+        ),
+    ),
+    Mutant(
+        CONNECTION,
+        "a server that is full is not waited for",
+        '_NOT_NOW = ("the database system is", "too many", "remaining connection slots")',
+        '_NOT_NOW = ("the database system is",)',
+        (faults("no_free_connection"),),
+    ),
+    Mutant(
+        CONNECTION,
+        "a standby is written to",
+        "    if standby and writing:",
+        "    if False:",
+        (main_job("standby_is_refused"),),
+    ),
+    Mutant(
+        EMBEDDED,
+        "a killed server whose socket answers is joined",
+        "        if not _alive(server.pid, data):\n            return None\n        if status",
+        "        if status",
+        (embedded("still_answers"),),
+    ),
+    Mutant(
+        DUMP,
+        "a dump is not on the disk before it replaces the file",
+        "                os.fsync(file.fileno())\n",
+        "",
+        (moments("dump_is_on_the_disk"),),
+    ),
+    Mutant(
+        OURS,
+        "our own statements do not care how many rows they change",
+        "        if rows not in (None, changed):",
+        "        if False:",
+        (moments("changes_no_row"),),
+    ),
+    Mutant(
+        OURS,
+        "our own questions are asked on the search_path of the file",
+        'SETTINGS = b"SET LOCAL search_path = pg_catalog, pg_temp"',
+        'SETTINGS = b"SET LOCAL search_path = public, pg_catalog"',
+        (ours("no_function_or_operator"),),
+    ),
+)
