@@ -32,6 +32,10 @@ EMBEDDED = "db/server/embedded.py"
 DUMP = "db/commands/dump.py"
 PLACE = "db/engine/place.py"
 OURS = "db/server/ours.py"
+OUTSIDE = "db/engine/outside.py"
+PROGRESS = "db/engine/progress.py"
+RESUME = "db/engine/resume.py"
+TARGETS = "db/engine/targets.py"
 
 
 def moments(names: str) -> str:
@@ -64,6 +68,14 @@ def embedded(names: str) -> str:
 
 def ours(names: str) -> str:
     return f"scenarios/test_ours.py -k '{names}'"
+
+
+def units(names: str) -> str:
+    return f"scenarios/test_units.py -k '{names}'"
+
+
+def records(names: str) -> str:
+    return f"scenarios/test_records.py -k '{names}'"
 
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -112,15 +124,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         SESSION,
         "no file has a lock_timeout",
-        'yield from self._known("lock_timeout", str(lock_timeout), running)',
-        'yield from self._known("lock_timeout", "0", running)',
+        "str(general if own is None else own)",
+        '"0"',
         (engine("queue_the_application or timeouts_of_one"),),
     ),
     Mutant(
         SESSION,
         "the directive lock-timeout is not heeded",
-        "            lock_timeout = directives.lock_timeout_ms\n",
-        "            pass\n",
+        "str(general if own is None else own)",
+        "str(general)",
         (engine("timeouts_of_one"),),
     ),
     Mutant(
@@ -244,11 +256,24 @@ MUTANTS: tuple[Mutant, ...] = (
         "        # Before anything else of the file: a second run waits here, and not in the middle of it.\n"
         "        yield self._claim(running)\n"
         "        yield from session.role(running)\n"
+        '        before = b""\n'
         "        for found in script.body():\n"
-        "            yield statement(running, found)\n",
+        "            command = statement(running, found)\n"
+        "            yield command\n"
+        "            if (before, command.sql) == _DUMP_HEADER:\n"
+        "                yield from session.lock_timeout(running)\n"
+        "            before = command.sql\n"
+        "            self._may_reach_out |= found.kind in _OPAQUE or found.kind.startswith(_CONNECTORS)\n",
+        "        # Before anything else of the file: a second run waits here, and not in the middle of it.\n"
         "        yield from session.role(running)\n"
+        '        before = b""\n'
         "        for found in script.body():\n"
-        "            yield statement(running, found)\n"
+        "            command = statement(running, found)\n"
+        "            yield command\n"
+        "            if (before, command.sql) == _DUMP_HEADER:\n"
+        "                yield from session.lock_timeout(running)\n"
+        "            before = command.sql\n"
+        "            self._may_reach_out |= found.kind in _OPAQUE or found.kind.startswith(_CONNECTORS)\n"
         "        yield self._claim(running)\n",
         (moments("however_long"),),
     ),
@@ -290,7 +315,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         RUNNER,
         "an edit in the finished part of a file is not seen",
-        "                    units.check(script, self._survey.progress.get(migration.filename, ()))\n",
+        "                    resume.check(script, self._survey.progress.get(migration.filename, ()))\n",
         "",
         (engine("finished_part_that_was_edited"),),
     ),
@@ -492,20 +517,6 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         WATCH,
-        "a session that has ended counts as alive",
-        "    return bool(ours.ask(conn, _ALIVE, [application, pooled])[0][0])",
-        "    return True",
-        (engine("cut_off_while"),),
-    ),
-    Mutant(
-        WATCH,
-        "a session that is at work counts as ended",
-        "    return bool(ours.ask(conn, _ALIVE, [application, pooled])[0][0])",
-        "    return False",
-        (moments("still_at_work"),),
-    ),
-    Mutant(
-        WATCH,
         "a second connection that does not come is waited for",
         "        self._wanted = False\n        self.join(1)",
         "        self._wanted = False\n        self.join()",
@@ -526,102 +537,151 @@ MUTANTS: tuple[Mutant, ...] = (
         (engine("role_owns"),),
     ),
     Mutant(
+        TARGETS,
+        "a session that has ended counts as alive",
+        '    return Command(_ALIVE, "alive", about, params)',
+        '    return Command(b"SELECT true", "alive", about)',
+        (engine("cut_off_while"),),
+    ),
+    Mutant(
+        TARGETS,
+        "a session that is at work counts as ended",
+        '    return Command(_ALIVE, "alive", about, params)',
+        '    return Command(b"SELECT false", "alive", about)',
+        (moments("still_at_work"),),
+    ),
+    Mutant(
+        TARGETS,
+        "what a REINDEX that was cut off left behind stays",
+        '        yield Command(_LEFTOVERS.encode(), "index", about, [relation])',
+        "        return",
+        (moments("reindex_that_was_cut_off"),),
+    ),
+    Mutant(
+        TARGETS,
+        "an index is sought by the name as it is written",
+        "    (pg_catalog.parse_ident($2))[1]::pg_catalog.name::pg_catalog.text, 'UTF8'), 'hex')",
+        "    (pg_catalog.parse_ident($2, false))[1], 'UTF8'), 'hex')",
+        (units("name_that_the_server_gives"),),
+    ),
+    Mutant(
         UNITS,
         "the indexes of a file are not looked at before it is recorded",
-        "        if not unit.transactional:\n            work.gate(unit)",
-        "        if False:\n            work.gate(unit)",
+        "        if not unit.transactional and (yield from outside.unfinish(work, number, unit)):",
+        "        if False:",
         (moments("became_invalid"),),
     ),
     Mutant(
         UNITS,
-        "two runs take over the same statement",
-        "            if not conn.execute(self.ledger.compose(_TAKE_OVER), taken).rowcount:",
-        "            if conn.execute(self.ledger.compose(_TAKE_OVER), taken).rowcount < 0:",
-        (moments("one_takes_it_over"),),
-    ),
-    Mutant(
-        UNITS,
-        "what a REINDEX that was cut off left behind stays",
-        "            query, parameters = _LEFTOVERS, [target.name or target.table]",
-        "            return []",
-        (moments("reindex_that_was_cut_off"),),
-    ),
-    Mutant(
-        UNITS,
-        "a DROP INDEX that was cut off counts as done",
-        '            gone = "SELECT to_regclass(%s) IS NULL"',
-        '            gone = "SELECT to_regclass(%s) IS NULL OR true"',
-        (moments("drop_index"),),
-    ),
-    Mutant(
-        UNITS,
-        "a DROP INDEX that was cut off counts as not done",
-        '            gone = "SELECT to_regclass(%s) IS NULL"',
-        '            gone = "SELECT to_regclass(%s) IS NULL AND false"',
-        (moments("drop_index"),),
-    ),
-    Mutant(
-        UNITS,
         "finished units run again",
-        "        if row is not None and row.finished:\n            yield from work.replay(unit)",
-        "        if False:\n            yield from work.replay(unit)",
+        "        if row is not None and row.finished:\n            continue\n",
+        "",
         (engine("resumes_at_the_statement"),),
     ),
     Mutant(
         UNITS,
         "the settings of finished units do not hold again",
-        "            yield from work.replay(unit)",
-        "            pass",
+        "    yield from work.read()\n    yield from work.restore()\n",
+        "    yield from work.read()\n",
         (engine("settings_of_a_finished"),),
     ),
     Mutant(
         UNITS,
-        "a run that is still at work on a statement is not waited for",
-        "            yield from self._wait_for(row)\n",
-        "",
-        (moments("still_at_work"),),
+        "a file whose progress somebody has removed is recorded",
+        '    if (there := len(answers["cleared"])) != units:',
+        '    if (there := len(answers["cleared"])) < 0:',
+        (units("somebody_has_removed"),),
     ),
     Mutant(
-        UNITS,
-        "a statement that failed stays in doubt",
-        "                conn.execute(self.ledger.compose(_FORGET), key)  # it failed, so it is not in doubt\n",
-        "",
-        (moments("that_failed_is_not_in_doubt"),),
+        PROGRESS,
+        "two runs take over the same statement",
+        "$5::pg_catalog.jsonb, pg_catalog.pg_backend_pid())",
+        "$5::pg_catalog.jsonb, pg_catalog.pg_backend_pid())\nON CONFLICT DO NOTHING",
+        (moments("one_takes_it_over"),),
     ),
     Mutant(
-        UNITS,
-        "an INVALID index behind IF NOT EXISTS counts as built",
-        "            if not valid:\n                yield Note",
-        "            if False:\n                yield Note",
-        (engine("behind_if_not_exists"),),
-    ),
-    Mutant(
-        UNITS,
-        "an index that another session builds is taken for a leftover",
-        "        while any(building and not valid for _, valid, building in self._indexes(unit)):",
-        "        while False:",
-        (moments("another_session_builds"),),
-    ),
-    Mutant(
-        UNITS,
-        "what nobody can decide is done again",
-        "        if found.kind.startswith(_REPEATABLE):",
-        "        if True:",
-        (engine("cannot_be_decided"),),
-    ),
-    Mutant(
-        UNITS,
+        PROGRESS,
         "the progress of a file that is recorded stays",
-        '_CLEAR = "DELETE FROM {unfinished} WHERE filename = $1"',
-        '_CLEAR = "DELETE FROM {unfinished} WHERE filename = $1 AND false"',
+        'CLEAR = "DELETE FROM {unfinished} WHERE filename OPERATOR(pg_catalog.=) $1 RETURNING unit"',
+        'CLEAR = "SELECT unit FROM {unfinished} WHERE filename OPERATOR(pg_catalog.=) $1"',
         (engine("each_file_once"),),
     ),
     Mutant(
-        UNITS,
+        PROGRESS,
+        "a unit that removes its own row counts as finished",
+        "SELECT 1 OPERATOR(pg_catalog./) (pg_catalog.count(*) OPERATOR(pg_catalog.=) 1)::integer",
+        "SELECT 1 OPERATOR(pg_catalog./) (pg_catalog.count(*) OPERATOR(pg_catalog.>=) 0)::integer",
+        (units("changes_the_progress_table"),),
+    ),
+    Mutant(
+        RESUME,
+        "a DROP INDEX that was cut off counts as done",
+        "        return facts.gone if intent.target is not None else not named",
+        "        return True",
+        (moments("drop_index"),),
+    ),
+    Mutant(
+        RESUME,
+        "a DROP INDEX that was cut off counts as not done",
+        "        return facts.gone if intent.target is not None else not named",
+        "        return False",
+        (moments("drop_index"),),
+    ),
+    Mutant(
+        RESUME,
+        "an INVALID index behind IF NOT EXISTS counts as built",
+        "        return Step.CLEAN if invalid else Step.RUN",
+        "        return Step.RUN",
+        (engine("behind_if_not_exists"),),
+    ),
+    Mutant(
+        RESUME,
+        "an index that another session builds is taken for a leftover",
+        "            return Step.WAIT",
+        "            return Step.CLEAN",
+        (moments("another_session_builds"),),
+    ),
+    Mutant(
+        RESUME,
+        "what nobody can decide is done again",
+        "    return Step.ASK",
+        "    return Step.RUN",
+        (engine("cannot_be_decided"),),
+    ),
+    Mutant(
+        RESUME,
         "an edit of line ends is an edit",
         '.replace(b"\\r\\n", b"\\n")',
         "",
         (moments("line_ends"),),
+    ),
+    Mutant(
+        RESUME,
+        "a statement with a strong lock outside a transaction has no lock_timeout",
+        '    return not (kind.endswith("CONCURRENTLY") or kind in _WEAK)',
+        "    return False",
+        (units("strong_lock"),),
+    ),
+    Mutant(
+        OUTSIDE,
+        "a run that is still at work on a statement is not waited for",
+        "        yield from _wait_for(work, number)\n",
+        "        yield from work.read()\n",
+        (moments("still_at_work"),),
+    ),
+    Mutant(
+        OUTSIDE,
+        "a statement that failed stays in doubt",
+        "    if row is None or not (yield from work.write(FORGET, number, work.session.name)):",
+        "    if row is None:",
+        (moments("that_failed_is_not_in_doubt"),),
+    ),
+    Mutant(
+        OUTSIDE,
+        "an index build gives up on a lock",
+        "    directive, limit_ms = work.running.script.directives.lock_timeout_ms, 0",
+        "    directive, limit_ms = 1, 1",
+        (units("index_waits"),),
     ),
     Mutant(
         PLACE,
@@ -788,7 +848,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "our own statements do not care how many rows they change",
         "        if rows not in (None, changed):",
         "        if False:",
-        (moments("changes_no_row"),),
+        (records("answer_to_what_has_changed"),),
     ),
     Mutant(
         OURS,
