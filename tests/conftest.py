@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import os
 import shutil
@@ -58,6 +59,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "rounds(number): run it so often, each with its own `seed`")
+    if not hasattr(config, "workerinput"):
+        # Every project of a test is a copy of it, and invoke writes no bytecode.
+        compileall.compile_dir(ROOT / "db", quiet=2)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         # In the background or under nohup they are ignored, and would be by all that is started
         # here. A handler is not inherited.

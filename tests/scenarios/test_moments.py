@@ -386,7 +386,8 @@ def test_a_statement_that_another_run_is_still_at_work_on_is_waited_for(project:
     project.write("001_a.sql", "-- migrate: no-transaction\nVACUUM a;\n")
     env = {"MIGRATIONS_GUARD": "off"}
     at_work = (
-        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'VACUUM a%'"
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' "
+        "AND query LIKE '%VACUUM a' AND pid <> pg_backend_pid()"
     )
     with in_the_way(project, "LOCK TABLE a IN SHARE UPDATE EXCLUSIVE MODE"):
         first = mixed.start(project, env)
