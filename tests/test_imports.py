@@ -18,6 +18,7 @@ FLOORS = {
     "files": ["folder", "renames", "plan", "new", "lint"],
     "server": [
         "ours",
+        "postmaster",
         "embedded",
         "connection",
         "local",

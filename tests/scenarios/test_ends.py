@@ -17,7 +17,7 @@ from psycopg import sql
 
 import db
 from db.errors import ConnectionFailed, StatementFailed
-from db.server import embedded
+from db.server import postmaster
 from tests.conftest import MakeCluster, MakePgpool, Project
 from tests.scenarios.test_engine import agree, many, running, scalar, wait_for
 from tests.servers import SUPERUSER, Cluster, PgBouncer, free_port, temporary_folder
@@ -232,7 +232,7 @@ class Standby:
         os.chown(self.folder, primary.who.uid, primary.who.gid)
         subprocess.run(command, check=True, cwd="/", **primary.who.options)
         log, options = self.folder / "server.log", {"port": str(self.port)}
-        embedded.start(
+        postmaster.start(
             primary.binaries, self.data, log, primary.who, {**primary.options, **options}
         )
 
@@ -244,7 +244,7 @@ class Standby:
         return f"host={self.host} port={self.port} user={SUPERUSER} dbname={database}"
 
     def remove(self) -> None:
-        embedded.stop(self.data, signal.SIGQUIT)
+        postmaster.stop(self.data, signal.SIGQUIT)
         shutil.rmtree(self.folder)
 
 

@@ -20,7 +20,7 @@ from psycopg import sql
 from db import migrate
 from db.errors import MigrationsError
 from db.events import Event
-from db.server import embedded
+from db.server import embedded, postmaster
 from db.settings import from_values
 from tests.conftest import Project
 from tests.proxy import Proxy
@@ -433,7 +433,7 @@ def test_the_embedded_server_is_reached_by_its_owner_only(tmp_path: Path) -> Non
     with embedded.running(tmp_path / "own") as server:
         folder = Path(server.host)
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert folder.stat().st_uid == embedded.account().uid
+        assert folder.stat().st_uid == postmaster.account().uid
         inodes = set()
         for fd in Path(f"/proc/{server.pid}/fd").iterdir():
             inodes.add(str(fd.readlink()).removeprefix("socket:[").removesuffix("]"))
