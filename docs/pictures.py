@@ -1,7 +1,8 @@
-"""Make docs/migrate.svg and docs/failure.svg: `python docs/pictures.py`, in the project's folder.
+"""Make the pictures of the documentation: `python docs/pictures.py`, in the project's folder.
 
-They are what two real runs print on a terminal of 80 columns, on a server that is made for them
-and removed again. Its port is PostgreSQL's own, 5432, which must be free.
+docs/migrate.svg and docs/failure.svg are what two real runs print on a terminal of 80 columns, on a
+server that is made for them and removed again. Its port is PostgreSQL's own, 5432, which must be
+free. docs/floors.svg shows the code, and needs no server: `python docs/pictures.py floors`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from rich.text import Text
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 sys.path.insert(0, str(ROOT))
+
+from floors import drawn  # noqa: E402
 
 from tests.conftest import Project  # noqa: E402
 from tests.servers import DEPLOY, Cluster, programs  # noqa: E402
@@ -152,8 +155,8 @@ def draw(path: Path, command: str, said: str) -> None:
     path.write_text(svg.rstrip() + "\n", encoding="utf-8")
 
 
-def main() -> None:
-    """Run what the pictures show, and draw it."""
+def runs() -> None:
+    """Run what the pictures of a terminal show, and draw it."""
     cluster = Cluster(programs("embedded"))
     folder = Path(tempfile.mkdtemp())
     try:
@@ -184,4 +187,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    (DOCS / "floors.svg").write_text(drawn(), encoding="utf-8")
+    if sys.argv[1:] != ["floors"]:
+        runs()

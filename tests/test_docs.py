@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import secrets
 import shutil
 import subprocess
@@ -252,12 +253,18 @@ def test_the_messages_that_are_explained_are_said(row: list[str]) -> None:
             assert of_the_server or words.split("CREATE")[0] in code
 
 
-def test_the_design_names_every_room() -> None:
-    named = {
-        name for row in rows("docs/design.md", "room") for name in re.findall("`(.+?)`", row[0])
-    }
-    rooms = [path for path in (ROOT / "db").rglob("*.py") if path.stem != "__init__"]
-    assert named == {str(path.relative_to(ROOT / "db").with_suffix("")) for path in rooms}
+def test_the_design_names_every_room_once_and_on_its_floor() -> None:
+    named = []
+    for section in text_of("docs/design.md").split("\n## ")[1:]:
+        folder = re.match("`(.+?/)`", section)
+        _, _, table = section.partition("\n| room | does |\n|---|---|\n")
+        for line in table.split("\n\n")[0].splitlines():
+            rooms = re.findall("`(.+?)`", line.split("|")[1])
+            named += [f"{folder[1] if folder else ''}{room}" for room in rooms]
+    there = [path for path in (ROOT / "db").rglob("*.py") if path.stem != "__init__"]
+    assert sorted(named) == sorted(
+        str(path.relative_to(ROOT / "db").with_suffix("")) for path in there
+    )
 
 
 def weight(mode: str) -> int:
@@ -524,6 +531,12 @@ def test_a_picture_shows_no_machine_and_loads_nothing(name: str) -> None:
     svg = text_of(f"docs/{name}.svg")
     assert "localhost:5432" in svg
     assert not re.search(r"@font-face|url\((?!#)|<image|/tmp|/home|/root", svg)
+
+
+def test_the_picture_of_the_floors_is_that_of_the_code() -> None:
+    drawn = runpy.run_path(str(ROOT / "docs" / "floors.py"))["drawn"]
+    again = "it is made by: python docs/pictures.py floors"
+    assert text_of("docs/floors.svg") == drawn(), again
 
 
 def test_the_documentation_speaks_of_every_page() -> None:
