@@ -28,7 +28,10 @@ from .opened import Screen, connected, read_only
 # Timeouts that the runner sets, or that older servers lack; and what needs an owner's rights.
 _DROPPED = re.compile(
     rb"(?i)\\|SET \w+_timeout\b|COMMENT ON EXTENSION\b|(RE)?SET SESSION AUTHORIZATION\b"
+    rb"|ALTER TABLE .* ALTER COLUMN .* SET \(pg_attver=\d+\)$"
 )
+# A number that 15.20 and its like keep with each column; other servers refuse it.
+_COLUMN_VERSION = re.compile(rb", pg_attver=\d+(?=[,)])|(?<=\()pg_attver=\d+, ")
 _NAMED = re.compile(rb"^-- Name: .*", re.MULTILINE)
 _NAME = re.compile(r"-- Name: (.*); Type: .*; Schema: (.*); Owner: ")
 _RIGHTS = ("GRANT", "REVOKE", "ALTER DEFAULT PRIVILEGES")
@@ -195,6 +198,8 @@ def _statements(text: bytes) -> Iterator[tuple[Statement, bytes, bytes]]:
         name = names[-1] if names else name
         if _DROPPED.match(sql):
             continue
+        if b"pg_attver=" in sql and sql.startswith(b"ALTER TABLE"):
+            sql = _COLUMN_VERSION.sub(b"", sql)
         sql = re.sub(rb"^CREATE SCHEMA (?!IF\b)", b"CREATE SCHEMA IF NOT EXISTS ", sql)
         yield found, b"".join(b"--\n%b\n--\n\n" % n for n in names[-1:]) + sql + b";", name
 

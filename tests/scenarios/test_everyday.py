@@ -239,7 +239,7 @@ def test_status_shows_when_how_long_and_by_whom(project: Project) -> None:
     write(project, 1, 2)
     project.invoke("db.migrate-single", "001_t1.sql")
     done = project.invoke("db.status")
-    assert re.search(r"^001_t1.sql  executed  20\d\d-\d\d-\d\d \d\d:\d\d  \d+ ms +\S+@\S+$",
+    assert re.search(r"^001_t1.sql  executed  20\d\d-\d\d-\d\d \d\d:\d\d  \d+ ms +\S+@\S+ \(\w+\)$",
                      done.stdout, re.MULTILINE), done.stdout  # fmt: skip
     assert re.search(r"^002_t2.sql  pending$", done.stdout, re.MULTILINE)
     assert "1 executed, 1 pending" in done.stdout
