@@ -28,7 +28,7 @@ PIPELINE = "db/server/pipeline.py"
 CONNECTION = "db/server/connection.py"
 SURVEY = "db/engine/survey.py"
 RECOVERY = "db/engine/recovery.py"
-EMBEDDED = "db/server/embedded.py"
+POSTMASTER = "db/server/postmaster.py"
 DUMP = "db/commands/dump.py"
 PLACE = "db/engine/place.py"
 OURS = "db/server/ours.py"
@@ -36,6 +36,7 @@ OUTSIDE = "db/engine/outside.py"
 PROGRESS = "db/engine/progress.py"
 RESUME = "db/engine/resume.py"
 TARGETS = "db/engine/targets.py"
+TRANSACTION = "db/engine/transaction.py"
 
 
 def moments(names: str) -> str:
@@ -186,11 +187,65 @@ MUTANTS: tuple[Mutant, ...] = (
         (moments("next_session_is_given"),),
     ),
     Mutant(
-        RUNNER,
+        TRANSACTION,
         "the disk is not waited for at the end of a run that failed or was interrupted",
-        "        if self._unflushed:\n            # Where",
-        "        if False:\n            # Where",
+        "        ours.change(session.conn, book.compose(_FLUSH), rows=None, lock_timeout_ms=limit)",
+        "        pass",
         (moments("outlives_a_crash"),),
+    ),
+    Mutant(
+        TRANSACTION,
+        "a file is not claimed before it runs",
+        "    yield claim\n",
+        "",
+        (
+            engine("each_file_once"),
+            main_job("second_run"),
+        ),
+    ),
+    Mutant(
+        TRANSACTION,
+        "a file is not claimed first",
+        "    yield claim\n"
+        "    yield from session.role(running)\n"
+        "    for found in script.body():\n"
+        "        command = statement(running, found)\n"
+        "        yield command\n",
+        "    yield from session.role(running)\n"
+        "    for found in script.body():\n"
+        "        command = statement(running, found)\n"
+        "        yield command\n"
+        "        if found.end >= max(s.end for s in script.body()):\n"
+        "            yield claim\n",
+        (moments("however_long"),),
+    ),
+    Mutant(
+        TRANSACTION,
+        "a file's role is in force when its row is completed",
+        '_RESETS = (b"SET SESSION AUTHORIZATION DEFAULT", b"RESET ROLE")',
+        "_RESETS = ()",
+        (engine("role_owns or nothing_leaks"),),
+    ),
+    Mutant(
+        TRANSACTION,
+        "what a file leaves in its session meets the next one",
+        '    yield Command(b"DISCARD ALL", about=running)\n',
+        "",
+        (engine("nothing_leaks"),),
+    ),
+    Mutant(
+        TRANSACTION,
+        "a file that takes its own row away counts as executed",
+        "       1 OPERATOR(pg_catalog./) (pg_catalog.count(*) OPERATOR(pg_catalog.=) 1)::integer\n",
+        "       1\n",
+        (moments("ledger_itself"),),
+    ),
+    Mutant(
+        TRANSACTION,
+        "a file may switch off that its commit waits for the disk",
+        "        yield from session.durable(running)",
+        "        pass",
+        (moments("switch_durability_off"),),
     ),
     Mutant(
         RUNNER,
@@ -242,57 +297,6 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         RUNNER,
-        "a file is not claimed before it runs",
-        "        yield self._claim(running)\n",
-        "",
-        (
-            engine("each_file_once"),
-            main_job("second_run"),
-        ),
-    ),
-    Mutant(
-        RUNNER,
-        "a file is not claimed first",
-        "        # Before anything else of the file: a second run waits here, and not in the middle of it.\n"
-        "        yield self._claim(running)\n"
-        "        yield from session.role(running)\n"
-        '        before = b""\n'
-        "        for found in script.body():\n"
-        "            command = statement(running, found)\n"
-        "            yield command\n"
-        "            if (before, command.sql) == _DUMP_HEADER:\n"
-        "                yield from session.lock_timeout(running)\n"
-        "            before = command.sql\n"
-        "            self._may_reach_out |= found.kind in _OPAQUE or found.kind.startswith(_CONNECTORS)\n",
-        "        # Before anything else of the file: a second run waits here, and not in the middle of it.\n"
-        "        yield from session.role(running)\n"
-        '        before = b""\n'
-        "        for found in script.body():\n"
-        "            command = statement(running, found)\n"
-        "            yield command\n"
-        "            if (before, command.sql) == _DUMP_HEADER:\n"
-        "                yield from session.lock_timeout(running)\n"
-        "            before = command.sql\n"
-        "            self._may_reach_out |= found.kind in _OPAQUE or found.kind.startswith(_CONNECTORS)\n"
-        "        yield self._claim(running)\n",
-        (moments("however_long"),),
-    ),
-    Mutant(
-        RUNNER,
-        "a file's role is in force when its row is completed",
-        '_RESETS = (b"SET SESSION AUTHORIZATION DEFAULT", b"RESET ROLE")',
-        "_RESETS = ()",
-        (engine("role_owns or nothing_leaks"),),
-    ),
-    Mutant(
-        RUNNER,
-        "what a file leaves in its session meets the next one",
-        '        yield Command(b"DISCARD ALL", about=running)\n\n    def _claim',
-        "\n    def _claim",
-        (engine("nothing_leaks"),),
-    ),
-    Mutant(
-        RUNNER,
         "what a pooled connection holds meets the first file",
         '            session.pipe.send(Command(b"DISCARD ALL"))  # what a pooled connection may hold\n',
         "",
@@ -301,8 +305,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         RUNNER,
         "a lost connection is an error",
-        "                if not self._lost(error):",
-        "                if True:",
+        "yield from self._reconnect(error)",
+        "raise self._unusable(error) from None",
         (engine("terminated_backend or restarted"),),
     ),
     Mutant(
@@ -321,10 +325,10 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         RUNNER,
-        "a file that follows a changed one waits for no result",
+        "what was sent before a file that has changed is left in the pipeline",
         "            except FilesError:  # of a later file: what was sent before it is executed",
         "            except ZeroDivisionError:",
-        (faults("folder_that_changes"),),
+        (moments("sent_before_a_file"),),
     ),
     Mutant(
         RUNNER,
@@ -335,24 +339,10 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         RUNNER,
-        "locks of the ledger are not waited for",
+        "a ledger that is locked in the middle of a run is an error",
         "        except psycopg.errors.LockNotAvailable:\n            return todo",
         "        except ZeroDivisionError:\n            return todo",
-        (faults("waited_for_aloud"),),
-    ),
-    Mutant(
-        RUNNER,
-        "a file that takes its own row away counts as executed",
-        "       1 OPERATOR(pg_catalog./) (pg_catalog.count(*) OPERATOR(pg_catalog.=) 1)::integer\n",
-        "       1\n",
-        (moments("ledger_itself"),),
-    ),
-    Mutant(
-        RUNNER,
-        "a file may switch off that its commit waits for the disk",
-        "            yield from session.durable(running)",
-        "            pass",
-        (moments("switch_durability_off"),),
+        (moments("locked_in_the_middle"),),
     ),
     Mutant(
         RECOVERY,
@@ -364,8 +354,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         RECOVERY,
         "what got done in between does not count",
-        '        self.losses, self.suspect, self._place = 0, "", None\n\n    def lost',
-        "        pass\n\n    def lost",
+        '        """Take note that something got done."""\n        self.losses, ',
+        '        """Take note that something got done."""\n        _, ',
         (moments("lost_now_and_then"),),
     ),
     Mutant(
@@ -422,7 +412,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "a run whose files another has executed still waits for its turn",
         "        if needless():",
         "        if False:",
-        (moments("nothing_left_to_do"),),
+        (moments("nothing_is_left_to_do"),),
     ),
     Mutant(
         WAITING,
@@ -560,8 +550,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         TARGETS,
         "an index is sought by the name as it is written",
-        "    (pg_catalog.parse_ident($2))[1]::pg_catalog.name::pg_catalog.text, 'UTF8'), 'hex')",
-        "    (pg_catalog.parse_ident($2, false))[1], 'UTF8'), 'hex')",
+        "    (pg_catalog.parse_ident($2))[1]::pg_catalog.name",
+        "    $2::pg_catalog.name",
         (units("name_that_the_server_gives"),),
     ),
     Mutant(
@@ -569,7 +559,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "the indexes of a file are not looked at before it is recorded",
         "        if not unit.transactional and (yield from outside.unfinish(work, number, unit)):",
         "        if False:",
-        (moments("became_invalid"),),
+        (units("turns_out_invalid"),),
     ),
     Mutant(
         UNITS,
@@ -687,7 +677,7 @@ MUTANTS: tuple[Mutant, ...] = (
         PLACE,
         "what an extension brought along counts as a table",
         "d.deptype OPERATOR(pg_catalog.=) 'e'",
-        "d.deptype OPERATOR(pg_catalog.=) 'no'",
+        "d.deptype OPERATOR(pg_catalog.=) 'x'",
         (moments("no_table_of_anybody"),),
     ),
     Mutant(
@@ -793,13 +783,6 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         PIPELINE,
-        "results wait for the next sync",
-        "        self._pg.send_flush_request()\n",
-        "",
-        (engine("lines_appear"),),
-    ),
-    Mutant(
-        PIPELINE,
         "a failure is that of the first command",
         "        self._failed = self._failed or CommandFailed(command, said)",
         "        self._failed = self._failed or CommandFailed(self._sent[-1], said)",
@@ -830,7 +813,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (main_job("standby_is_refused"),),
     ),
     Mutant(
-        EMBEDDED,
+        POSTMASTER,
         "a killed server whose socket answers is joined",
         "        if not _alive(server.pid, data):\n            return None\n        if status",
         "        if status",
@@ -848,7 +831,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "our own statements do not care how many rows they change",
         "        if rows not in (None, changed):",
         "        if False:",
-        (records("answer_to_what_has_changed"),),
+        (moments("another_number_of_rows"),),
     ),
     Mutant(
         OURS,
