@@ -3,9 +3,9 @@
     python -m tests.versions            everything; writes the table into README.md
     python -m tests.versions --quick    a smoke test of each; only prints
 
-The servers are the embedded wheel's, Debian's 15 and the wheel pgserver's 16, all on this Python;
-the other Pythons have the embedded one. What is not here is said to be absent. Exit code 1 if
-anything failed. PYTEST_ADDOPTS="-n 4" makes it a matter of half an hour.
+The servers are the embedded wheel's, Debian's, the wheel pgserver's, and what npm installs, all on
+this Python; the other Pythons have the embedded one. What is not here is said to be absent. Exit
+code 1 if anything failed. It is a matter of an hour.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.servers import programs
 
 ROOT = Path(__file__).resolve().parents[1]
-SERVERS = ("embedded", "16", "15")
+SERVERS = ("embedded", "17", "16", "15", "14", "13")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 SMOKE = ["tests/scenarios/test_main_job.py"]
 README = ROOT / "README.md"
