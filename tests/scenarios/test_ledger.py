@@ -306,6 +306,14 @@ def test_functions_before_the_servers_own_do_not_complete_the_row(project: Proje
     assert 0 <= duration < 60_000
 
 
+def test_a_file_in_another_encoding_completes_its_row(project: Project) -> None:
+    project.write("001_größe.sql", "SET client_encoding = 'LATIN1';\nCREATE TABLE x (id int);\n")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+    assert project.executed() == ["001_größe.sql"]
+    assert [row["id"] for row in project.rows()] == [1]
+
+
 @pytest.mark.parametrize(
     "how",
     ["SET LOCAL synchronous_commit = off", "SELECT set_config('synchronous_commit', 'off', false)"],
