@@ -21,6 +21,8 @@ from tests.conftest import Result
 from tests.servers import Cluster
 
 ROOT = Path(__file__).resolve().parents[1]
+
+pytestmark = pytest.mark.xdist_group("installed")  # one worker builds the environments, not each
 PROGRAM = "invoke-pg-migrations"
 TASKS = """\
 from invoke.collection import Collection
