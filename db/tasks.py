@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,94 +13,20 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import Task, task
 
-from .errors import Interrupted, MigrationsError, SettingsError
+from . import command_line as line
+from .errors import SettingsError
 from .events import Note
 from .files.plan import Goal
-from .screen import report as screen
 
 if TYPE_CHECKING:
-    from .engine.runner import Run
-    from .settings import Settings
+    from .screen.report import Report
 
 _JSON = {"json": "print one JSON object a line, as docs/events.md describes"}
 
 
-@contextmanager
-def _reporting(c: Context, json: bool) -> Iterator[screen.Report]:
-    """Make errors of ours a message and an exit code, and signals an orderly end."""
+def _reporting(c: Context, json: bool) -> AbstractContextManager[Report]:
     names = {task.name for task in globals().values() if isinstance(task, Task)}
-    report = screen.choose(json=json, names={name.replace("_", "-") for name in names})
-    try:
-        if c.config.run.dry:
-            raise SettingsError("--dry does not keep SQL from running.", "See: invoke db.plan")
-        with _signals():
-            yield report
-    except MigrationsError as error:
-        report.error(error)
-        raise Exit(code=error.exit_code) from None
-    except KeyboardInterrupt as stop:
-        number = int(stop.args[0]) if stop.args else int(signal.SIGINT)
-        report.error(Interrupted("Interrupted.", signal_number=number))
-        raise Exit(code=128 + number) from None
-    finally:
-        report.close()
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Treat SIGTERM and SIGHUP as Ctrl-C, with their own exit codes.
-
-    One that is ignored stays so: that is what `nohup` is for.
-    """
-
-    def stop(number: int, _: object) -> None:
-        raise KeyboardInterrupt(number)
-
-    wanted = (signal.SIGTERM, signal.SIGHUP)
-    heard = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _root(c: Context) -> Path:
-    """Return the folder of the project's tasks.py, in which invoke looks for invoke.yaml too.
-
-    https://docs.pyinvoke.org/en/stable/concepts/configuration.html calls it the project location.
-    """
-    return Path(getattr(c.config, "_project_prefix", None) or "").resolve()
-
-
-def _settings(
-    c: Context, report: screen.Report | None = None, *, required: bool = True
-) -> Settings:
-    """Return the settings of the project; `report` its folder, unless one stands in it."""
-    from .settings import read
-
-    root = _root(c)
-    if report and root != Path.cwd():
-        report.event(Note(f"working in {root}"))
-    return read(root, c.config.get("db"), required=required)
-
-
-def _run(report: screen.Report, settings: Settings, goal: Goal) -> None:
-    from .engine.runner import Run
-    from .server import connection
-
-    with connection.target(settings) as target:
-        _show(report, Run(target, settings, goal))
-
-
-def _show(report: screen.Report, run: Run) -> None:
-    events = run.events()
-    try:
-        for event in events:
-            report.event(event)
-    except KeyboardInterrupt as stop:
-        events.throw(stop)  # it says what stands
+    return line.reporting(c, {name.replace("_", "-") for name in names}, json=json)
 
 
 @task(help=_JSON)
@@ -112,7 +36,7 @@ def migrate(c: Context, json: bool = False) -> None:
     A missing database is created, and db/schema.sql is loaded if it is empty.
     """
     with _reporting(c, json) as report:
-        _run(report, _settings(c, report), Goal("db.migrate", schema=True))
+        line.run(report, line.settings(c, report), Goal("db.migrate", schema=True))
 
 
 _TO = "the last file to run; the pending ones behind it stay pending"
@@ -122,7 +46,7 @@ _TO = "the last file to run; the pending ones behind it stay pending"
 def migrate_run(c: Context, to: str = "", json: bool = False) -> None:
     """Run every pending migration."""
     with _reporting(c, json) as report:
-        _run(report, _settings(c, report), _run_goal(_given("--to", to)))
+        line.run(report, line.settings(c, report), _run_goal(line.given("--to", to)))
 
 
 def _run_goal(to: str) -> Goal:
@@ -135,34 +59,13 @@ def migrate_single(c: Context, name: str, json: bool = False) -> None:
     with _reporting(c, json) as report:
         if name.startswith("-"):
             raise SettingsError(f"{name} is no file name.", "invoke db.migrate-single --name FILE")
-        _run(report, _settings(c, report), Goal(f"db.migrate-single --name {name}", only=name))
+        line.run(
+            report, line.settings(c, report), Goal(f"db.migrate-single --name {name}", only=name)
+        )
 
 
 _YES = {"yes": "do not ask"}
 _CHECK = {"check": "exit with 3 unless everything is executed"}
-
-
-def _asking(yes: bool, json: bool) -> Callable[[str], None]:
-    """Return what asks a person before something is changed."""
-
-    def confirm(question: str) -> None:
-        if yes:
-            return
-        if json or not sys.stdin.isatty():
-            raise SettingsError(f"{question} Nobody is here to answer.", "To say yes: --yes")
-        sys.stdout.write(f"{question} [y/N] ")
-        sys.stdout.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise MigrationsError("Nothing was changed.")
-
-    return confirm
-
-
-def _given(option: str, value: str) -> str:
-    """Return the value, unless it is the next option: invoke would take that for it."""
-    if value.startswith("-"):
-        raise SettingsError(f"{option} needs a name, and {value} is an option.")
-    return value
 
 
 @task(help={**_CHECK, **_JSON})
@@ -177,7 +80,7 @@ def status(c: Context, check: bool = False, json: bool = False) -> None:
     with _reporting(c, json) as report:
         from .commands import status as command
 
-        command.status(_settings(c, report), report, check=check)
+        command.status(line.settings(c, report), report, check=check)
 
 
 @task(
@@ -209,14 +112,14 @@ def plan(  # noqa: PLR0917  # its arguments are the command's options
             raise SettingsError("Say which one: --run, --to or --name.")
         goal = Goal("db.migrate", schema=True)
         if name:
-            goal = Goal(f"db.migrate-single --name {name}", only=_given("--name", name))
+            goal = Goal(f"db.migrate-single --name {name}", only=line.given("--name", name))
         elif run or to:
-            goal = _run_goal(_given("--to", to))
+            goal = _run_goal(line.given("--to", to))
         if sql:
-            command.show_sql(_settings(c), report, goal, sys.stdout)
+            command.show_sql(line.settings(c), report, goal, sys.stdout)
             return
         otherwise = Goal("db.migrate-run") if goal.schema else None
-        made = command.plan(_settings(c, report), report, goal, otherwise=otherwise)
+        made = command.plan(line.settings(c, report), report, goal, otherwise=otherwise)
         command.show(made, report, goal)
 
 
@@ -235,9 +138,9 @@ def new(c: Context, description: str, no_transaction: bool = False) -> None:
         from .files import new as drafts
         from .settings import offline
 
-        settings = offline(_root(c), c.config.get("db"))
+        settings = offline(line.root(c), c.config.get("db"))
         shown = settings.shown(settings.folder)
-        given = _given("The description", description)
+        given = line.given("The description", description)
         path = drafts.write(settings.folder, shown, given, transaction=not no_transaction)
         path = os.path.relpath(settings.root / path)  # from where it was asked for
         sys.stdout.write(f"{path}\n")  # nothing else, for $(invoke db.new …)
@@ -253,7 +156,7 @@ def init(c: Context, tasks: bool = False, json: bool = False) -> None:
         from .commands import init as command
         from .settings import offline
 
-        command.init(offline(_root(c), c.config.get("db")), report, tasks=tasks)
+        command.init(offline(line.root(c), c.config.get("db")), report, tasks=tasks)
 
 
 @task(help=_JSON)
@@ -265,7 +168,7 @@ def verify(c: Context, json: bool = False) -> None:
     with _reporting(c, json) as report:
         from .commands import verify as command
 
-        command.verify(_settings(c, report), report)
+        command.verify(line.settings(c, report), report)
 
 
 @task(help={"to": "the last file that the database already has; otherwise all", **_YES, **_JSON})
@@ -278,7 +181,9 @@ def baseline(c: Context, to: str = "", yes: bool = False, json: bool = False) ->
     with _reporting(c, json) as report:
         from .commands import baseline as command
 
-        command.baseline(_settings(c, report), report, _asking(yes, json), _given("--to", to))
+        command.baseline(
+            line.settings(c, report), report, line.asking(yes, json), line.given("--to", to)
+        )
 
 
 @task(
@@ -313,9 +218,13 @@ def repair(  # noqa: PLR0917  # its arguments are the command's options
         chosen = [way for way, given in ways.items() if given]
         if len(chosen) != 1:
             raise SettingsError("Say which one: --accept, --forget, --mark or --renamed-from.")
-        way = command.Way(chosen[0], _given("--renamed-from", renamed_from))
+        way = command.Way(chosen[0], line.given("--renamed-from", renamed_from))
         command.repair(
-            _settings(c, report), report, _asking(yes, json), _given("--name", name), way
+            line.settings(c, report),
+            report,
+            line.asking(yes, json),
+            line.given("--name", name),
+            way,
         )
 
 
@@ -340,7 +249,7 @@ def rollback(
 
         number = int(steps) if re.fullmatch(r"\d{1,9}", steps, re.ASCII) else 0
         command.rollback(
-            _settings(c, report), report, _asking(yes, json), number, _given("--to", to)
+            line.settings(c, report), report, line.asking(yes, json), number, line.given("--to", to)
         )
 
 
@@ -371,9 +280,9 @@ def dump(  # noqa: PLR0917  # its arguments are the command's options
     with _reporting(c, json) as report:
         from .commands import dump as command
 
-        settings = _settings(c, report)
-        path = Path(_given("--file", file)) if file else settings.schema
-        tables = [_given("--data", table) for table in data]
+        settings = line.settings(c, report)
+        path = Path(line.given("--file", file)) if file else settings.schema
+        tables = [line.given("--data", table) for table in data]
         wanted = command.Wanted(path, tables, privileges=privileges, force=force)
         command.dump(settings, report, wanted)
 
@@ -394,10 +303,10 @@ def lint(c: Context, file: list[str], json: bool = False) -> None:
         from .files import folder
         from .files import lint as command
 
-        settings = _settings(c, report, required=False)
+        settings = line.settings(c, report, required=False)
         migrations = folder.discover(settings.folder, settings.shown(settings.folder))
         if file:
-            migrations = tuple(command.chosen(migrations, _given("--file", f)) for f in file)
+            migrations = tuple(command.chosen(migrations, line.given("--file", f)) for f in file)
         elif settings.parameters:
             with opened.reading(settings, report) as conn:
                 migrations = survey.stand(conn, settings).plan.pending
@@ -420,7 +329,7 @@ def wait(c: Context, timeout: str = "30", json: bool = False) -> None:
         from .settings import duration
 
         timeout_s = duration("--timeout", timeout, "s") / 1000
-        database.wait(_settings(c, report), report, timeout_s)
+        database.wait(line.settings(c, report), report, timeout_s)
 
 
 @task(help=_JSON)
@@ -432,19 +341,13 @@ def create(c: Context, json: bool = False) -> None:
     with _reporting(c, json) as report:
         from .commands import database
 
-        database.create(_settings(c, report), report)
+        database.create(line.settings(c, report), report)
 
 
 _DROP = {
     "yes": "do not ask; with the database's name also where the server is not shown to be here",
     "yes-really-drop": "the database's name: the same as --yes NAME",
 }
-
-
-def _named(yes: str | bool | None, really: str) -> str:
-    """Return the database's name, where it was given to say yes: a bare --yes is True."""
-    answer = yes if isinstance(yes, str) else ""
-    return _given("--yes", answer) or _given("--yes-really-drop", really)
 
 
 @task(optional=["yes"], help={**_DROP, **_JSON})
@@ -456,8 +359,8 @@ def drop(c: Context, yes: str | None = None, yes_really_drop: str = "", json: bo
     with _reporting(c, json) as report:
         from .commands import database
 
-        really = _named(yes, yes_really_drop)
-        database.drop(_settings(c, report), report, _asking(bool(yes), json), really)
+        really = line.named(yes, yes_really_drop)
+        database.drop(line.settings(c, report), report, line.asking(bool(yes), json), really)
 
 
 @task(optional=["yes"], help={**_DROP, **_JSON})
@@ -473,10 +376,10 @@ def reset(
         from .commands import database
         from .server import connection
 
-        settings, really = _settings(c, report), _named(yes, yes_really_drop)
+        settings, really = line.settings(c, report), line.named(yes, yes_really_drop)
         with connection.target(settings):  # one for both, should it be embedded
-            database.drop(settings, report, _asking(bool(yes), json), really)
-            _run(report, settings, Goal("db.migrate", schema=True))
+            database.drop(settings, report, line.asking(bool(yes), json), really)
+            line.run(report, settings, Goal("db.migrate", schema=True))
 
 
 @task
@@ -485,5 +388,5 @@ def console(c: Context) -> None:
     with _reporting(c, json=False):
         from .server import programs
 
-        code = programs.console(_settings(c))
+        code = programs.console(line.settings(c))
     raise Exit(code=code)

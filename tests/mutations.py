@@ -20,6 +20,7 @@ class Mutant(NamedTuple):
 
 SESSION = "db/engine/session.py"
 RUNNER = "db/engine/runner.py"
+ACCOUNT = "db/engine/account.py"
 UNITS = "db/engine/units.py"
 LEDGER = "db/engine/ledger.py"
 WAITING = "db/engine/waiting.py"
@@ -262,9 +263,9 @@ MUTANTS: tuple[Mutant, ...] = (
         (engine("only_the_last_commit"),),
     ),
     Mutant(
-        RUNNER,
+        ACCOUNT,
         "a commit whose answer was lost is not reported",
-        "                yield from self._done(filename, (row and row.duration_ms) or 0)",
+        "                yield from self.done(filename, (row and row.duration_ms) or 0)",
         "                pass",
         (moments("answer_was_lost"),),
     ),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Protocol, TypeAlias, TypeVar
 
 import psycopg
 
-from ..engine import ledger, place
-from ..engine.place import Ledger
+from ..engine import ledger
 from ..engine.survey import Survey, stand
 from ..errors import (
     LedgerError,
@@ -82,10 +81,7 @@ def connected(
 def _about_the_ledger(error: psycopg.Error, conn: Connection, settings: Settings) -> list[str]:
     from ..engine import remedy
 
-    book: Ledger | None = None
-    with suppress(psycopg.Error, MigrationsError):  # by its real name, if it can be found
-        book = place.find(conn, settings.ledger)
-    return remedy.of_the_ledger(error, book, settings.ledger, conn.info.user)
+    return remedy.of_the_ledger(error, conn, settings.ledger, conn.info.user)
 
 
 @contextmanager

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 import psycopg
 
+from ..errors import LedgerError, MigrationsError
+from ..server.ours import Connection
 from ..server.pipeline import CommandFailed
+from . import place
 from .place import Ledger
-from .session import Running
+from .session import Running, Session
 
 # Conditions that the file did not bring about, by class or code:
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -63,8 +67,20 @@ def _what(failed: CommandFailed) -> str:
     return what
 
 
-def of_the_ledger(error: psycopg.Error, book: Ledger | None, name: str, user: str) -> list[str]:
+def unusable(session: Session, error: psycopg.Error, command: str) -> LedgerError:
+    """Return the error of a ledger that cannot be used. `command` is what to type to go on."""
+    said = session.target.redacted(error.diag.message_primary or str(error))
+    user = session.server.connected.user
+    advice = of_the_ledger(error, session.conn, session.settings.ledger, user)
+    advice.append(f"Nothing more was executed. To go on: invoke {command}")
+    return LedgerError(f"The ledger cannot be used: {said} ({error.sqlstate})", *advice)
+
+
+def of_the_ledger(error: psycopg.Error, conn: Connection, name: str, user: str) -> list[str]:
     """Return what to type where the ledger cannot be used. `name` is as it is in the settings."""
+    book: Ledger | None = None
+    with suppress(psycopg.Error, MigrationsError):  # by its real name, if it can be found
+        book = place.find(conn, name)
     schema = book.schema if book else name.rpartition(".")[0] or "public"
     table = book.compose("{table}").decode() if book else name
     if isinstance(error, psycopg.errors.InsufficientPrivilege):

@@ -18,6 +18,7 @@ from ..server.pipeline import Command, CommandFailed
 from ..settings import Settings
 from ..sql.script import Script
 from . import ledger, place
+from .account import Account
 from .runner import Run
 from .session import Running
 from .survey import Survey
@@ -74,8 +75,20 @@ def shown(downs: Sequence[Migration]) -> list[tuple[str, str]]:
     return [(undone(down.filename), down.shown) for down in downs]
 
 
+class _Undone(Account):
+    """What a run backwards has executed: companions, which take rows away."""
+
+    def is_done(self, filename: str, executed: Mapping[str, Executed]) -> bool:
+        return undone(filename) not in executed
+
+    def is_ours(self, filename: str, executed: Mapping[str, Executed]) -> bool:
+        return self.is_done(filename, executed)  # a row that is gone says no more
+
+
 class Rollback(Run):
     """One run backwards. `executed` are the companions that it has executed."""
+
+    _accounts = _Undone
 
     def __init__(self, target: Target, settings: Settings, downs: Sequence[Migration]) -> None:
         super().__init__(target, settings, Goal("db.rollback"))
@@ -87,10 +100,10 @@ class Rollback(Run):
         executed = yield from patiently(
             session, lambda: ledger.read(session.conn, self._ledger, session.lock_timeout_ms)
         )
-        todo = tuple(d for d in self._downs if not self._is_done(d.filename, executed))
+        todo = tuple(d for d in self._downs if not self._account.is_done(d.filename, executed))
         self._refuse_later(executed)
         self._survey = Survey(self._ledger, executed, {}, (), Plan((), (), ()), {}, todo)
-        yield from self._confirm()
+        yield from self._account.confirm(executed)
 
     def _refuse_later(self, executed: Mapping[str, Executed]) -> None:
         """Raise `LedgerError` if a file was executed after those that are to be undone."""
@@ -138,12 +151,6 @@ class Rollback(Run):
         if failed.command.role == "claim" and failed.diagnostic.sqlstate == _DIVISION_BY_ZERO:
             return self._overtaken(undone(running.filename), "A later file was executed meanwhile")
         return super()._failed(failed, running, todo, blockers)
-
-    def _is_done(self, filename: str, executed: Mapping[str, Executed]) -> bool:
-        return undone(filename) not in executed
-
-    def _is_ours(self, filename: str, executed: Mapping[str, Executed]) -> bool:
-        return self._is_done(filename, executed)  # a row that is gone says no more
 
     def _standing(self, todo: Sequence[Migration]) -> str:
         done = ", ".join(map(undone, self.executed))

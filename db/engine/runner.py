@@ -10,35 +10,22 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 from typing import cast
 
 import psycopg
 
-from ..errors import (
-    FileChanged,
-    FilesError,
-    Interrupted,
-    LedgerError,
-    MigrationsError,
-    refuse,
-)
-from ..events import (
-    Applied,
-    Blocker,
-    Event,
-    Finished,
-    Note,
-    Planned,
-)
+from ..errors import FileChanged, FilesError, Interrupted, MigrationsError, refuse
+from ..events import Blocker, Event, Finished, Note, Planned
 from ..files.folder import Migration, paths
-from ..files.plan import SCHEMA, Executed, Goal
+from ..files.plan import Goal
 from ..server.connection import Target
 from ..server.pipeline import Arrival, Command, CommandFailed
 from ..settings import Settings
 from . import ledger, place, remedy, transaction
+from .account import Account
 from .place import Ledger
 from .recovery import Recovery, interrupted, lost, nothing_known, replicated
 from .session import Running, Session
@@ -47,22 +34,25 @@ from .waiting import Patience, mend, patiently, prepare, take_turn
 
 
 class Run:
-    """One run. `events()` does it; `executed` are the files that it has executed so far."""
+    """One run. `events()` does it."""
+
+    _accounts = Account
 
     def __init__(self, target: Target, settings: Settings, goal: Goal) -> None:
-        self.executed: list[str] = []
         self._target = target
         self._settings = settings
         self._goal = goal
         self._session: Session
         self._survey: Survey
         self._ledger: Ledger
-        self._late: frozenset[str] = frozenset()
-        self._unconfirmed: dict[str, None] = {}  # sent, and not answered yet, in order
         self._unflushed = False
         self._recovery = Recovery()
-        self._authors: set[str] = set()  # as which the sessions of this run sign
-        self._reported: set[str] = set()
+        self._account = self._accounts(self._recovery)
+
+    @property
+    def executed(self) -> list[str]:
+        """Return the files that it has executed so far."""
+        return self._account.executed
 
     def events(self) -> Generator[Event, None, None]:
         """Do it, and yield what happens. Raise an error of `db.errors` if it cannot be done.
@@ -108,10 +98,10 @@ class Run:
                 return
             except psycopg.OperationalError as error:
                 if not lost(self._session, error):
-                    raise self._unusable(error) from None
+                    raise remedy.unusable(self._session, error, self._goal.command) from None
                 yield from self._reconnect(error)
             except psycopg.Error as error:
-                raise self._unusable(error) from None
+                raise remedy.unusable(self._session, error, self._goal.command) from None
             first = False
 
     def _story(self, *, first: bool) -> Iterator[Event]:
@@ -162,28 +152,19 @@ class Run:
             ),
         )
         self._ledger = self._survey.ledger
-        self._late = frozenset(self._survey.plan.named("out of order"))
-        yield from self._confirm()
+        self._account.late = frozenset(self._survey.plan.named("out of order"))
+        yield from self._account.confirm(self._survey.executed)
 
     def _check(self) -> bool:
         """Refuse what cannot be run as it is written; return whether a file is no-transaction."""
-        from ..sql.script import Script
-        from . import pooled, resume
+        from . import check
 
-        found, refused = False, list[FilesError]()
-        for migration in self._survey.todo:
-            try:
-                with Script.open(migration.path, migration.shown) as script:
-                    script.check()
-                    self._session.check(script)
-                    resume.check(script, self._survey.progress.get(migration.filename, ()))
-                    if not script.directives.transaction:
-                        found = True
-                        pooled.refuse(script, self._session.server, self._settings)
-            except FilesError as error:
-                refused.append(error)
+        session = self._session
+        refused, outside = check.refusals(
+            self._survey, session.conn, session.server, self._settings
+        )
         refuse(refused, "Nothing was executed.", self._goal.preview)
-        return found
+        return outside
 
     def _execute(self, todo: Sequence[Migration]) -> Iterator[Event]:
         """Execute the files; after a failure, whatever the ledger does not have."""
@@ -201,8 +182,10 @@ class Run:
                 if running is None:  # cancelled before the first file began
                     continue
                 before, todo = todo, self._still(todo)
-                yield from self._elsewhere(running, before, todo)
+                self._account.clear()
                 if running.migration not in todo:
+                    names = {m.filename for m in before} - {m.filename for m in todo}
+                    yield self._account.elsewhere(running.filename, names)
                     continue
                 if (yield from mend(self._session, self._ledger, failed)):
                     continue
@@ -226,8 +209,7 @@ class Run:
                     renewed = yield from self._pipelined(files, todo[-1])
             else:
                 for file in files:
-                    self._unconfirmed[file.filename] = None
-                    self._authors.add(self._session.author)
+                    self._account.sent(file.filename, self._session.author)
                     yield from units.execute(self._session, self._ledger, file, self._settle)
                     if file.renews:
                         yield from self._session.renew()
@@ -242,7 +224,7 @@ class Run:
             session.pipe.send(Command(b"DISCARD ALL"))  # what a pooled connection may hold
             try:
                 for file in files:
-                    self._unconfirmed[file.filename] = None
+                    self._account.sent(file.filename, session.author)
                     flush = self._settings.sync_each or file.migration is last
                     # A suspect may take it along; some engines always wait.
                     flush |= session.server.reaches_out
@@ -269,7 +251,6 @@ class Run:
 
     def _transaction(self, running: Running, *, flush: bool) -> Iterator[Command]:
         """Yield everything that is sent for one file."""
-        self._authors.add(self._session.author)
         claim, record = self._claim(running), self._record(running)
         return transaction.commands(self._session, running, claim, record, flush=flush)
 
@@ -297,26 +278,16 @@ class Run:
                 command.about.duration_ms = int(result.get_value(0, 0) or 0)
             elif command.role.startswith("commit"):
                 self._unflushed = command.role != "commit"
-                yield from self._applied(command.about)
-
-    def _applied(self, running: Running) -> Iterator[Event]:
-        yield from self._session.heard(running.filename)
-        running.script.close()
-        yield from self._done(running.filename, running.duration_ms)
-
-    def _done(self, filename: str, duration_ms: int) -> Iterator[Event]:
-        self._unconfirmed.pop(filename, None)
-        if filename not in self._reported:  # otherwise it was lost, and may be lost again
-            self._recovery.progress()
-        self._reported.add(filename)
-        self.executed.append(filename)
-        yield Applied(filename, duration_ms, filename in self._late)
+                running = command.about
+                yield from session.heard(running.filename)
+                running.script.close()
+                yield from self._account.done(running.filename, running.duration_ms)
 
     def _remaining(self, todo: Sequence[Migration]) -> list[Migration]:
         """Return what the ledger does not have."""
         self._ledger = place.find(self._session.conn, self._settings.ledger)
         rows = ledger.read(self._session.conn, self._ledger, self._session.lock_timeout_ms)
-        return [m for m in todo if not self._is_done(m.filename, rows)]
+        return [m for m in todo if not self._account.is_done(m.filename, rows)]
 
     def _needless(self) -> bool:
         return not self._still(self._survey.todo)
@@ -327,19 +298,6 @@ class Run:
             return self._remaining(todo)
         except psycopg.errors.LockNotAvailable:
             return todo
-
-    def _elsewhere(
-        self, running: Running, before: Sequence[Migration], todo: Sequence[Migration]
-    ) -> Iterator[Event]:
-        """Say who else has executed what failed here."""
-        self._unconfirmed.clear()
-        if running.migration in todo:
-            return
-        if SCHEMA in self.executed:  # a dumped one ends with the names of what is in it
-            names = {m.filename for m in before} - {m.filename for m in todo} - set(self.executed)
-            yield Note(f"{SCHEMA} has recorded as executed: {len(names)} of the files")
-        else:
-            yield Note("was executed by another run meanwhile", filename=running.filename)
 
     def _failed(
         self,
@@ -406,55 +364,17 @@ class Run:
         Raise the failure of a statement that would end this connection as well.
         """
         self._session, failed = yield from self._recovery.reconnect(
-            self._session, error, list(self._unconfirmed), self._goal.command
+            self._session, error, self._account.under_way, self._goal.command
         )
         if failed is not None:
             yield from self._look()
             if failed.command.about.migration in self._survey.todo:
                 raise self._failed(failed, failed.command.about, self._survey.todo, ())
 
-    def _confirm(self) -> Iterator[Event]:
-        """Hold what was reported, and what was under way, against what the ledger has by now.
-
-        A COMMIT may have taken effect though its answer was lost; and one that was not waited for
-        may have been lost with the server.
-        """
-        executed = self._survey.executed
-        for filename in [n for n in self.executed if not self._is_ours(n, executed)]:
-            self.executed.remove(filename)
-            again = "was executed by another run" if self._is_done(filename, executed) else "runs"
-            message = f"was lost when the server went down, and {again} again"
-            yield Note(message, "warning", filename=filename)
-        for filename in [n for n in self._unconfirmed if self._is_done(n, executed)]:
-            if self._is_ours(filename, executed):
-                row = executed.get(filename)
-                yield from self._done(filename, (row and row.duration_ms) or 0)
-            else:
-                yield Note("was executed by another run meanwhile", filename=filename)
-        self._unconfirmed.clear()
-
-    def _is_ours(self, filename: str, executed: Mapping[str, Executed]) -> bool:
-        """Return whether it is done, and one of this run's sessions has done it."""
-        row = executed.get(filename)
-        return row is not None and row.executed_by in self._authors
-
-    def _is_done(self, filename: str, executed: Mapping[str, Executed]) -> bool:
-        return filename in executed
-
-    def _unusable(self, error: psycopg.Error) -> LedgerError:
-        said = self._target.redacted(error.diag.message_primary or str(error))
-        user = self._session.server.connected.user
-        book: Ledger | None = None
-        with suppress(psycopg.Error, MigrationsError):  # by its real name, if it can be found
-            book = place.find(self._session.conn, self._settings.ledger)
-        advice = remedy.of_the_ledger(error, book, self._settings.ledger, user)
-        advice.append(f"Nothing more was executed. To go on: invoke {self._goal.command}")
-        return LedgerError(f"The ledger cannot be used: {said} ({error.sqlstate})", *advice)
-
     def _interrupted(self, signal_number: int) -> Interrupted:
         """Cancel what runs, and return what stands."""
         again = f"Go on with: invoke {self._goal.command}"
-        under_way = tuple(self._unconfirmed)
+        under_way = self._account.under_way
         try:
             self._session.pipe.abort()
             self._session.rollback()

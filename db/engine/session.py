@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from ..errors import ConnectionFailed, Diagnostic, FilesError
+from ..errors import ConnectionFailed, Diagnostic
 from ..events import Blocker, Event, Note, Noticed, Progress, Waiting
 from ..files.folder import Migration
 from ..server import ours, pooler
@@ -156,16 +156,6 @@ class Session:
     def age_s(self) -> float:
         """Return how long ago it was opened."""
         return time.monotonic() - self._since
-
-    def check(self, script: Script) -> None:
-        """Raise `FilesError` if the server would split the file otherwise than it was split."""
-        plain = self.conn.info.parameter_status("standard_conforming_strings") != "off"
-        if not plain and script.escapes_matter:
-            raise FilesError(
-                f"{script.path}: standard_conforming_strings is off for this role or database, so "
-                "a backslash before a quote means another thing than it says.",
-                "Write such strings as E'…', or: ALTER ROLE … RESET standard_conforming_strings;",
-            )
 
     @property
     def lock_timeout_ms(self) -> int | None:
