@@ -228,6 +228,15 @@ def listed(names: Sequence[str], most: int = SHOWN) -> str:
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:most])} and {more} more"
 
 
+def one_line(text: str) -> str:
+    """Return a message of libpq, the server or a program of it on one line.
+
+    It needs no search for the password, which could be any word of it: libpq quotes values of
+    other parameters only, since what it could misread was refused with the settings.
+    """
+    return " ".join(text.split())
+
+
 def _indented(label: str, text: str) -> str:
     first, *rest = text.splitlines()
     return "\n".join([f"  {label}: {first}", *(f"    {line}" for line in rest)])

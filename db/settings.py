@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from .durations import milliseconds
 from .errors import SettingsError
 
 EMBEDDED_DATABASE = "app"  # unless PGDATABASE says another
 _SCHEMA = "db/schema.sql"
-_UNITS_MS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000}
 
 NAMES = (  # in lower case, and without MIGRATIONS_, also the keys of invoke.yaml
     "MIGRATIONS_DIR",
@@ -359,10 +359,10 @@ def _duration(values: Mapping[str, str], name: str, default: str, unit: str) -> 
 
 def duration(name: str, text: str, unit: str) -> int:
     """Return milliseconds. `unit` is what a bare number means, `name` what the text is for."""
-    match = re.fullmatch(r"(\d+)\s*(ms|s|min|h|)", text.strip(), re.ASCII)
-    if not match:
+    found = milliseconds(text, unit)
+    if found is None:
         raise SettingsError(f"{name}={text} is not a duration.", "Write 500ms, 30s, 5min or 1h.")
-    return int(match[1]) * _UNITS_MS[match[2] or unit]
+    return found
 
 
 def _choice(values: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:

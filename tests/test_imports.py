@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "db"
 
 # From the ground up. A room imports from the floors below its own, or beside it to the left.
 FLOORS = {
-    "": ["errors", "events", "settings"],
+    "": ["errors", "events", "durations", "settings"],
     "sql": ["checksum", "kinds", "source", "positions", "lexer", "script"],
     "files": ["folder", "renames", "plan", "new", "lint"],
     "server": [

@@ -51,7 +51,7 @@ def drop(settings: Settings, screen: Screen, confirm: Confirm, really: str) -> N
             raise SettingsError(f"{really} is not its name: the database is named {name}.")
         with (
             drive(target.maintenance.connect("invoke db"), screen) as conn,
-            explained(target, "Nothing was dropped."),
+            explained("Nothing was dropped."),
         ):
             if not (really or is_local(conn)):
                 raise SettingsError(

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..engine import ledger, place
-from ..errors import FilesError, LedgerError, MigrationsError, ScriptError, SettingsError
+from ..errors import (
+    FilesError,
+    LedgerError,
+    MigrationsError,
+    ScriptError,
+    SettingsError,
+    one_line,
+)
 from ..events import Note
 from ..files import folder
 from ..files.plan import SCHEMA, Executed, Progress
@@ -160,7 +167,7 @@ def _dumped(
         which = [f"--section={section}"] if section else ["--schema-only"]
         done = subprocess.run([*command, *which], env=env, capture_output=True, check=False)
         if done.returncode:
-            said = target.redacted(done.stderr.decode(errors="replace"))
+            said = one_line(done.stderr.decode(errors="replace"))
             raise MigrationsError(f"pg_dump failed: {said}", "Nothing was written.")
         for found, sql, name in _statements(done.stdout):
             if not name and section == "post-data":  # the settings, which the first one has

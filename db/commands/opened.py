@@ -11,10 +11,7 @@ import psycopg
 
 from ..engine import ledger
 from ..engine.survey import Survey, stand
-from ..errors import (
-    LedgerError,
-    MigrationsError,
-)
+from ..errors import LedgerError, MigrationsError, one_line
 from ..events import Event
 from ..server import connection, ours
 from ..server.connection import Server, Target
@@ -68,7 +65,6 @@ def connected(
         connection.target(settings) as target,
         drive(target.connect("invoke db"), screen) as conn,
         explained(
-            target,
             "Nothing was changed." if writing else "Nothing was read.",
             lambda error: _about_the_ledger(error, conn, settings),
         ),
@@ -86,13 +82,13 @@ def _about_the_ledger(error: psycopg.Error, conn: Connection, settings: Settings
 
 @contextmanager
 def explained(
-    target: Target, state: str, more: Callable[[psycopg.Error], list[str]] = lambda _: []
+    state: str, more: Callable[[psycopg.Error], list[str]] = lambda _: []
 ) -> Iterator[None]:
     """Raise `LedgerError` for what the server refuses. `state`: what became of it."""
     try:
         yield
     except psycopg.Error as error:
-        said = target.redacted(error.diag.message_primary or str(error))
+        said = one_line(error.diag.message_primary or str(error))
         code = f" ({error.sqlstate})" if error.sqlstate else ""
         locked = isinstance(error, psycopg.errors.LockNotAvailable)
         advice = [state, "Another session has locked the ledger; try again."] if locked else [state]

@@ -13,7 +13,7 @@ from typing import cast
 import psycopg
 from psycopg.pq import ConnStatus
 
-from ..errors import ConnectionFailed, ConnectionLost, Diagnostic, Interrupted, listed
+from ..errors import ConnectionFailed, ConnectionLost, Diagnostic, Interrupted, listed, one_line
 from ..events import Event, Reconnected
 from ..files.folder import Migration
 from ..server import ours, pooler
@@ -54,7 +54,7 @@ class Recovery:
         cannot be made again, or was lost too often.
         """
         target = lost.target
-        reason = target.redacted(str(error))
+        reason = one_line(str(error))
         under_way = f"while {listed(files) or 'no file'} was under way: {reason}"
         self.losses += 1
         pooled = lost.server.pooled and (error.sqlstate or "").startswith("08")
@@ -109,7 +109,7 @@ class Recovery:
         if again and (said is not None or self._crashed):
             return CommandFailed(command, said or _silent("the server crashed at this, twice"))
         if again and before == at:
-            said = _silent(f"the connection was lost at this, twice: {_line(error)}")
+            said = _silent(f"the connection was lost at this, twice: {one_line(str(error))}")
             return CommandFailed(command, said)
         return None
 
@@ -180,7 +180,3 @@ def _innocent(lost: Session, now: Session, said: Diagnostic | None) -> bool:
 
 def _silent(message: str) -> Diagnostic:
     return Diagnostic("FATAL", "", message)
-
-
-def _line(error: psycopg.Error) -> str:
-    return " ".join(str(error).split())

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import psycopg
 
-from ..errors import LedgerError, MigrationsError
+from ..errors import LedgerError, MigrationsError, one_line
 from ..server.ours import Connection
 from ..server.pipeline import CommandFailed
 from . import place
@@ -69,7 +69,7 @@ def _what(failed: CommandFailed) -> str:
 
 def unusable(session: Session, error: psycopg.Error, command: str) -> LedgerError:
     """Return the error of a ledger that cannot be used. `command` is what to type to go on."""
-    said = session.target.redacted(error.diag.message_primary or str(error))
+    said = one_line(error.diag.message_primary or str(error))
     user = session.server.connected.user
     advice = of_the_ledger(error, session.conn, session.settings.ledger, user)
     advice.append(f"Nothing more was executed. To go on: invoke {command}")

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from ..errors import ConnectionFailed, Diagnostic
+from ..errors import ConnectionFailed, Diagnostic, one_line
 from ..events import Blocker, Event, Note, Noticed, Progress, Waiting
 from ..files.folder import Migration
 from ..server import ours, pooler
@@ -259,7 +259,7 @@ class Session:
                 self.blockers = found or (self.blockers if elapsed_s > 2 * TICK_S else ())
             except psycopg.Error as error:
                 self._blind = True
-                reason = self.target.redacted(str(error))
+                reason = one_line(str(error))
                 yield Note(f"what the statements wait for cannot be watched: {reason}")
         if elapsed_s > _SHOW_S and time.monotonic() - self.shown > _SHOW_AGAIN_S:
             self.shown = time.monotonic()

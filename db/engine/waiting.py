@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import psycopg
 
+from ..errors import one_line
 from ..events import Blocker, Event, Note, Retrying, Waiting
 from ..server import ours, pooler
 from ..server.pipeline import CommandFailed
@@ -65,7 +66,7 @@ def take_turn(
             failures += 1
             if failures < _TRIES:
                 continue
-            reason = session.target.redacted(str(error))
+            reason = one_line(str(error))
             yield Note(f"there is no second connection to watch the first: {reason}", "warning")
             return
         now = time.monotonic()

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
-from ..errors import ConnectionFailed
+from ..errors import ConnectionFailed, one_line
 from ..events import Connected, Event, Waiting, placed
 from ..settings import Settings
 from . import ours
@@ -115,14 +115,6 @@ class Target:
         name = self.parameters.get("dbname")
         return f"{name} on {self.place}" if name else self.place
 
-    def redacted(self, text: str) -> str:
-        """Return a message on one line.
-
-        It needs no search for the password, which could be any word of it: libpq quotes values of
-        other parameters only, since what it could misread was refused with the settings.
-        """
-        return " ".join(line.strip() for line in text.splitlines() if line.strip())
-
     def once(self, application: str) -> Connection:
         """Return an autocommit connection of one attempt; raise psycopg's error if it fails.
 
@@ -209,7 +201,7 @@ class Target:
 
     def failed(self, error: psycopg.Error, waited: float = 0.0) -> ConnectionFailed:
         """Return the error of a connection that could not be made."""
-        said = self.redacted(str(error).removeprefix("connection failed: "))
+        said = one_line(str(error).removeprefix("connection failed: "))
         for_long = f" (waited {waited:.0f} s)" if waited >= 1 else ""
         advice = ["Nothing was executed. Check DATABASE_URL or the PG* variables in .env."]
         if f'database "{self.parameters.get("dbname")}" does not exist' in said:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..durations import milliseconds
 from ..errors import Location, ScriptError
 from . import checksum, kinds, lexer, positions
 from .lexer import Statement
@@ -25,8 +26,6 @@ _NEVER = {
 }
 
 _DIRECTIVE = re.compile(rb"([^\s,=]+)(?:\s*=\s*([^\s,]*))?")
-_DURATION = re.compile(r"(\d{1,10})(ms|s|min|h|d|)")
-_UNIT_MS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 _KNOWN = ("no-transaction", "lock-timeout=2s", "statement-timeout=10min", "outside")
 
 
@@ -101,7 +100,7 @@ class Script:
                 elif key == "outside" and value is None:
                     pass  # says something about the first statement
                 elif key in ("lock-timeout", "statement-timeout"):
-                    duration = _milliseconds((value or b"").decode(errors="replace"))
+                    duration = milliseconds((value or b"").decode(errors="replace"))
                     if duration is None:
                         raise self.error(
                             f"{key} needs a duration", f"Such as {key}=500ms, 2s, 10min or 1h.",
@@ -342,10 +341,3 @@ class Script:
 def _known(name: str) -> str:
     close = difflib.get_close_matches(name, [known.split("=")[0] for known in _KNOWN], 1, 0.5)
     return f"{f'Did you mean {close[0]}? ' if close else ''}Known are: {', '.join(_KNOWN)}."
-
-
-def _milliseconds(text: str) -> int | None:
-    """Return a duration as PostgreSQL's settings take it; None if it is not one."""
-    found = _DURATION.fullmatch(text)
-    value = int(found[1]) * _UNIT_MS[found[2]] if found else -1
-    return value if 0 <= value < 1 << 31 else None
