@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple, TextIO
 
-from ..engine import resume
+from ..engine.check import check, refusals
 from ..engine.survey import Survey, survey
 from ..errors import FilesError, LedgerError, refuse
 from ..events import Note, Planned
-from ..files.folder import Migration
-from ..files.plan import Goal, Progress
+from ..files.plan import Goal
+from ..server.connection import Server
+from ..server.ours import Connection
 from ..settings import Settings
 from ..sql.script import Script
 from . import as_sql
-from .opened import Screen, reading
+from .opened import Screen, connected, read_only
 
 _COLUMNS = ("filename", "state", "runs", "statements")
 
@@ -46,19 +47,20 @@ def plan(
     Raise what it would be refused with as a whole.
     """
     refusal = None
-    with reading(settings, screen) as conn:
+    with connected(settings, screen, writing=False) as (_, conn, server), read_only(conn, server):
         try:
             found = survey(conn, settings, goal)
         except LedgerError as error:
             if otherwise is None:
                 raise
             found, refusal = survey(conn, settings, otherwise), error
+        preview = _preview(found, conn, server, settings)
     for note in found.notes:
         screen.event(note)
     if refusal and otherwise:
         said = f"{goal.command} would be refused; {otherwise.command} would execute this:"
         screen.event(Note(said))
-    return _preview(found)._replace(refusal=refusal)
+    return preview._replace(refusal=refusal)
 
 
 def show(preview: Preview, screen: Screen, goal: Goal) -> None:
@@ -79,37 +81,42 @@ def show(preview: Preview, screen: Screen, goal: Goal) -> None:
 
 def show_sql(settings: Settings, screen: Screen, goal: Goal, out: TextIO) -> None:
     """Write what would be sent, file by file. Raise what it would be refused with."""
-    with reading(settings, as_sql.Comments(out, screen)) as conn:
+    comments = as_sql.Comments(out, screen)
+    with connected(settings, comments, writing=False) as (_, conn, server), read_only(conn, server):
         found = survey(conn, settings, goal)
+        refused, _ = refusals(found, conn, server, settings)
     for note in found.notes:
-        as_sql.Comments(out, screen).event(note)
-    refused = [step.refused for step in _preview(found).steps if step.refused]
+        comments.event(note)
     refuse(refused, "Nothing would be executed.", goal.preview)
     for piece in as_sql.pieces(found, settings):
         out.write(piece)
 
 
-def _preview(found: Survey) -> Preview:
+def _preview(found: Survey, conn: Connection, server: Server, settings: Settings) -> Preview:
     states = {entry.filename: entry.state for entry in found.plan.entries}
-    steps = (
-        _step(m, states.get(m.filename, "pending"), found.progress.get(m.filename, ()))
-        for m in found.todo
-    )
+    steps = []
+    for migration in found.todo:
+        filename, progress = migration.filename, found.progress.get(migration.filename, ())
+        with Script.open(migration.path, migration.shown) as script:
+            step = _step(filename, states.get(filename, "pending"), script)
+            try:
+                check(script, progress, conn, server, settings)
+            except FilesError as error:
+                at = f"{error.location.line}:{error.location.column}: " if error.location else ""
+                said = f"{at}{error.message}"
+                step = step._replace(runs="refused", statements=said, refused=error)
+        steps.append(step)
     return Preview(tuple(steps), len(found.executed))
 
 
-def _step(migration: Migration, state: str, progress: Sequence[Progress]) -> Step:
+def _step(filename: str, state: str, script: Script) -> Step:
+    """Return what the file consists of; of one that is refused, as far as that is known."""
     kinds: Counter[str] = Counter()
-    with Script.open(migration.path, migration.shown) as script:
-        try:
-            kinds.update(s.kind for s in script.statements() if s.kind[:1] not in ("", "\\"))
-            script.check()
-            resume.check(script, progress)
-            runs = "in a transaction" if script.directives.transaction else "no transaction"
-        except FilesError as error:
-            at = f"{error.location.line}:{error.location.column}: " if error.location else ""
-            return Step(migration.filename, state, "refused", f"{at}{error.message}", error)
+    runs = "refused"
+    with suppress(FilesError):
+        kinds.update(s.kind for s in script.statements() if s.kind[:1] not in ("", "\\"))
+        runs = "in a transaction" if script.directives.transaction else "no transaction"
     for frame in ("BEGIN", "COMMIT"):
         kinds.pop(frame, None)
     shown = ", ".join(f"{kind} ×{n}" if n > 1 else kind for kind, n in kinds.items())
-    return Step(migration.filename, state, runs, shown)
+    return Step(filename, state, runs, shown)

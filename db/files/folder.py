@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import FilesError
+from ..errors import FilesError, refuse
 from ..sql import checksum
 
 NAME_LENGTH = 255  # characters: the ledger's filename column
@@ -43,19 +44,43 @@ def discover(folder: Path, shown: str) -> tuple[Migration, ...]:
     """Return the folder's migrations in alphabetical order.
 
     Names that start with a dot, other endings than .sql, and .down.sql companions are no
-    migrations. Raise `FilesError` if there is no such folder, a .sql file is not named by the
-    pattern, cannot be read, or is not UTF-8.
+    migrations. Raise `FilesError` if there is no such folder, or for all .sql files at once that
+    are not named by the pattern, cannot be read, or are not UTF-8.
     """
-    return tuple(load(path, f"{shown}/{path.name}") for path in paths(folder, shown))
+    migrations, refused = list[Migration](), list[FilesError]()
+    with _readable(shown):
+        for path in _in_order(folder):
+            try:
+                check_name(path.name, path, f"{shown}/{path.name}")
+                migrations.append(load(path, f"{shown}/{path.name}"))
+            except FilesError as error:
+                refused.append(error)
+    refuse(refused, "Nothing was executed.", "db.status --json")
+    return tuple(migrations)
 
 
 def paths(folder: Path, shown: str) -> list[Path]:
-    """Return the folder's migrations in alphabetical order, unread."""
+    """Return the folder's migrations in alphabetical order, unread. Raise as `discover` does."""
+    with _readable(shown):
+        found = _in_order(folder)
+        try:
+            for path in found:
+                check_name(path.name, path, f"{shown}/{path.name}")
+        except FilesError:
+            discover(folder, shown)  # whose refusal has what is wrong with the others as well
+            raise
+    return found
+
+
+def _in_order(folder: Path) -> list[Path]:
+    return sorted((p for p in folder.iterdir() if _is_sql(p.name)), key=lambda path: path.name)
+
+
+@contextmanager
+def _readable(shown: str) -> Iterator[None]:
+    """Raise `FilesError` for a folder that is not there or cannot be read."""
     try:
-        found = [path for path in folder.iterdir() if _is_sql(path.name)]
-        found.sort(key=lambda path: path.name)
-        for path in found:
-            check_name(path.name, path, f"{shown}/{path.name}")
+        yield
     except (FileNotFoundError, NotADirectoryError):
         raise FilesError(
             f"There is no folder {shown}.",
@@ -63,7 +88,6 @@ def paths(folder: Path, shown: str) -> list[Path]:
         ) from None
     except OSError as error:
         raise FilesError(f"The folder {shown} cannot be read: {error.strerror}.") from None
-    return found
 
 
 def empty(folder: Path, shown: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..errors import FilesError
 
 _BLOCK = 1 << 20
+_CONVERT = "In a shell, such as from Windows-1252: iconv -f WINDOWS-1252 -t UTF-8 FILE > FILE.new"
 
 
 def read(path: Path, shown: str) -> str:
@@ -40,7 +41,7 @@ def of(blocks: Iterable[bytes], shown: str) -> str:
             where = f"byte {offset - len(pending) + error.start} (0x{wrong:02x})"
             line += error.object.count(b"\n", len(pending), error.start)
             message = f"{shown}: {where}, on line {line}, is not UTF-8: save the file as UTF-8."
-            raise FilesError(message) from None
+            raise FilesError(message, _CONVERT) from None
         if b"\0" in block:
             where = f"byte {offset + block.index(0)}"
             message = f"{shown}: {where} is a NUL, which PostgreSQL's text cannot hold: remove it."

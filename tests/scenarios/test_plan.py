@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project
+from tests.servers import PgBouncer
 
 FRAMES = "BEGIN;\nCREATE TABLE a ();\nCOMMIT;\nBEGIN;\nCREATE TABLE b ();\nCOMMIT;\n"
 
@@ -39,6 +40,41 @@ def test_all_refusals_are_shown_at_once(project: Project, command: str) -> None:
     if command == "db.plan":
         assert len(re.findall(r" refused +\d+:1: ", done.stdout)) == 30
     assert "\n\n\n" not in done.output
+
+
+@pytest.mark.parametrize("command", ["db.migrate-run", "db.migrate", "db.plan", "db.status"])
+def test_wrong_names_and_encodings_are_refused_at_once(project: Project, command: str) -> None:
+    write(project, 1)
+    for n in range(2, 10):
+        project.write(f"{n:03}-t.sql", "SELECT 1;")
+    for n in range(10, 15):
+        (project.migrations / f"{n:03}_t.sql").write_bytes(b"SELECT 1;\nSELECT '\xe4';\n")
+    done = project.invoke(command)
+    assert done.returncode == 2
+    said = " ".join(done.stderr.split())
+    assert "13 files cannot be run as they are. Nothing was executed." in said
+    assert len(re.findall(r"^migrations/0..-t\.sql is not named", done.stderr, re.MULTILINE)) == 8
+    assert len(re.findall(r"^migrations/01._t\.sql: byte 18 ", done.stderr, re.MULTILINE)) == 2
+    assert "... and 3 more" in said
+    assert "In 8: Migrations are named [number]_[description].sql" in said
+    assert "In 5: In a shell, such as from Windows-1252: iconv" in said
+    assert project.rows() == []
+    events = project.invoke("db.status", "--json").stdout.splitlines()
+    assert sum(json.loads(line)["event"] == "failed" for line in events) == 14  # and what counts
+
+
+def test_a_plan_refuses_what_a_pooler_cannot_carry(project: Project, pgbouncer: PgBouncer) -> None:
+    write(project, 1)
+    project.write("002_t2.sql", "-- migrate: no-transaction\nSET search_path = a;\nVACUUM;\n")
+    assert project.invoke("db.plan").returncode == 0
+    pooled = {"DATABASE_URL": pgbouncer.url(project.database)}
+    for command in (("db.plan",), ("db.plan", "--sql"), ("db.migrate-run",)):
+        done = project.invoke(*command, env=pooled)
+        assert done.returncode == 2, done.output
+        assert "migrations/002_t2.sql:2:1: What SET does does not last" in done.stderr
+        assert "Connect to the server directly for this file" in done.stderr
+        assert "CREATE TABLE" not in done.stdout or "refused" in done.stdout
+    assert project.rows() == []
 
 
 def test_tables_without_a_ledger_show_why_and_what_migrate_run_would_do(project: Project) -> None:
