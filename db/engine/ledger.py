@@ -6,11 +6,13 @@ a no-transaction file that is not whole yet; they go in the transaction that rec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from typing import TypeAlias
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from ..errors import LedgerError
 from ..files.plan import SCHEMA, Executed, Progress
@@ -18,6 +20,11 @@ from ..server import ours
 from ..server.ours import Connection
 from .place import FIND, OURS, THEIRS, Ledger, chosen, names
 
+Rows: TypeAlias = "dict[str, Executed]"
+Units: TypeAlias = "dict[str, list[Progress]]"
+Found: TypeAlias = "tuple[Ledger, Rows, Units]"
+
+_TRIES = 3  # to read a ledger that somebody else drops each time
 _CREATE = """
 CREATE TABLE IF NOT EXISTS {table} (
     id SERIAL PRIMARY KEY,
@@ -99,19 +106,38 @@ def read_progress(
 
 def read_both(
     conn: Connection, ledger: Ledger, lock_timeout_ms: int | None = None
-) -> tuple[dict[str, Executed], dict[str, list[Progress]]]:
+) -> tuple[Rows, Units]:
     """Return what `read` and `read_progress` do, in one round trip."""
     queries = _reading(ledger)
     results = ours.asks(conn, queries, lock_timeout_ms=lock_timeout_ms) if queries else []
     return _read(ledger, results)
 
 
+def look(conn: Connection, find: Callable[[], Ledger], lock_timeout_ms: int | None = None) -> Found:
+    """Find the ledger and read it. One that is dropped in between is looked for again.
+
+    Not in a transaction of the caller's, which ends with that.
+    """
+    tries = _TRIES
+    while True:
+        book = find()
+        try:
+            return book, *read_both(conn, book, lock_timeout_ms)
+        except psycopg.errors.UndefinedTable:
+            tries -= 1
+            if not tries or conn.info.transaction_status != TransactionStatus.IDLE:
+                raise
+
+
 def look_again(
-    conn: Connection, ledger: Ledger, lock_timeout_ms: int | None = None
-) -> tuple[Ledger, dict[str, Executed], dict[str, list[Progress]]]:
-    """Find the ledger and read it, in one round trip unless it is not where it was."""
+    conn: Connection, ledger: Ledger, find: Callable[[], Ledger], lock_timeout_ms: int | None = None
+) -> Found:
+    """Do as `look` does, in one round trip if the ledger is where it was."""
     queries: list[ours.Query] = [(FIND, [names(ledger.table)]), *_reading(ledger)]
-    rows, *results = ours.asks(conn, queries, lock_timeout_ms=lock_timeout_ms)
+    try:
+        rows, *results = ours.asks(conn, queries, lock_timeout_ms=lock_timeout_ms)
+    except psycopg.errors.UndefinedTable:
+        return look(conn, find, lock_timeout_ms)
     schema = ledger.schema if ledger.named else ""
     now = chosen(rows, conn.schemas, schema, ledger.table)
     now = ledger if ledger.dumped and not now.exists else now
@@ -130,9 +156,7 @@ def _reading(ledger: Ledger) -> list[ours.Query]:
     return queries
 
 
-def _read(
-    ledger: Ledger, results: list[list[ours.Row]]
-) -> tuple[dict[str, Executed], dict[str, list[Progress]]]:
+def _read(ledger: Ledger, results: list[list[ours.Row]]) -> tuple[Rows, Units]:
     rows = results[0] if ledger.exists else []
     units = results[-1] if ledger.has_unfinished else []
     _refuse_nameless(ledger, sum(row[0] is None for row in rows))

@@ -19,6 +19,7 @@ from ..settings import Settings
 from ..sql.script import Script
 from . import ledger, place
 from .account import Account
+from .place import Ledger
 from .runner import Run
 from .session import Running
 from .survey import Survey
@@ -96,9 +97,12 @@ class Rollback(Run):
 
     def _look(self, *, again: bool = False) -> Iterator[Event]:  # noqa: ARG002  # all, each time
         session = self._session
-        self._ledger = place.find(session.conn, self._settings.ledger)
-        executed = yield from patiently(
-            session, lambda: ledger.read(session.conn, self._ledger, session.lock_timeout_ms)
+
+        def find() -> Ledger:
+            return place.find(session.conn, self._settings.ledger)
+
+        self._ledger, executed, _ = yield from patiently(
+            session, lambda: ledger.look(session.conn, find, session.lock_timeout_ms)
         )
         todo = tuple(d for d in self._downs if not self._account.is_done(d.filename, executed))
         self._refuse_later(executed)

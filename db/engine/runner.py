@@ -285,8 +285,12 @@ class Run:
 
     def _remaining(self, todo: Sequence[Migration]) -> list[Migration]:
         """Return what the ledger does not have."""
-        self._ledger = place.find(self._session.conn, self._settings.ledger)
-        rows = ledger.read(self._session.conn, self._ledger, self._session.lock_timeout_ms)
+        session = self._session
+        self._ledger, rows, _ = ledger.look(
+            session.conn,
+            lambda: place.find(session.conn, self._settings.ledger),
+            session.lock_timeout_ms,
+        )
         return [m for m in todo if not self._account.is_done(m.filename, rows)]
 
     def _needless(self) -> bool:

@@ -48,12 +48,15 @@ def stand(
     `LedgerError` for what must be put right first, and `psycopg.errors.LockNotAvailable` if the
     ledger is locked for longer than that.
     """
+
+    def find() -> Ledger:
+        return _ledger(conn, settings)
+
     if before is None:
-        book = _ledger(conn, settings)
-        executed, progress = ledger.read_both(conn, book, lock_timeout_ms)
+        book, executed, progress = ledger.look(conn, find, lock_timeout_ms)
         migrations = folder.discover(settings.folder, settings.shown(settings.folder))
     else:
-        book, executed, progress = ledger.look_again(conn, before.ledger, lock_timeout_ms)
+        book, executed, progress = ledger.look_again(conn, before.ledger, find, lock_timeout_ms)
         migrations = before.migrations
     unchecked = {
         m.filename: m.checksum

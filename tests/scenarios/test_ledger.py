@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from db.engine import ledger, place
+from db.engine.place import Ledger
 from db.engine.runner import Run
 from db.events import Note
 from db.files.plan import Goal
-from db.server.connection import Target
+from db.server.connection import Target, describe
 from db.settings import from_values
 from tests.conftest import MakeCluster, Project
 from tests.servers import Cluster
@@ -65,6 +67,28 @@ def test_a_progress_table_that_a_stranger_has_made_is_refused(
     assert done.returncode == 2
     assert f"public.migrations_unfinished belongs to {mallory}" in done.stderr
     assert value(project, "SELECT to_regclass('x')") is None
+
+
+def test_a_ledger_that_goes_away_while_it_is_read_is_looked_for_again(project: Project) -> None:
+    project.write("001_x.sql", "CREATE TABLE x (id int);")
+    assert project.invoke("db.migrate-run").returncode == 0
+    settings, moves = from_values({}, project.url), ["SET SCHEMA later", "SET SCHEMA public"]
+    as_superuser(project, "CREATE SCHEMA later")
+    with Target(settings.parameters, 30).once("a test") as conn:
+        describe(conn)
+
+        def find() -> Ledger:
+            found = place.find(conn, "migrations")
+            if moves:
+                as_superuser(project, f"ALTER TABLE {found.shown} {moves.pop(0)}")
+            return found
+
+        before, executed, _ = ledger.look(conn, find)
+        assert (list(executed), before.schema) == (["001_x.sql"], "public")
+        assert not moves
+        as_superuser(project, "DROP TABLE migrations")
+        now, executed, _ = ledger.look_again(conn, before, find)
+        assert (executed, now.exists) == ({}, False)
 
 
 @pytest.mark.parametrize("owner", ["current", "member", "database", "superuser"])
