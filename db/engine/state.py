@@ -41,10 +41,12 @@ _OURS = {
     "search_path": ours.SETTINGS,
     "row_security": b"SET LOCAL row_security = on",
     "statement_timeout": b"SET LOCAL statement_timeout = 0",
-    "synchronous_commit": b"SET LOCAL synchronous_commit TO DEFAULT",
+    # Nothing of ours waits for a standby. What the file itself commits does, and says so.
+    "synchronous_commit": b"SET LOCAL synchronous_commit = local",
     "client_encoding": b"SET LOCAL client_encoding = 'UTF8'",
 }
 
+_DURABLE = b"SET LOCAL synchronous_commit TO DEFAULT"
 _GIVEN = ("role", "statement_timeout")  # by MIGRATIONS_ROLE and by a directive of the file
 _DIFFERENT = ("search_path", "row_security", "statement_timeout")  # from what a new session has
 
@@ -65,11 +67,16 @@ class State:
         params = (text.encode() for text in (json.dumps(self.given), *lists))
         return self._command(_SEE, *params)._replace(role="seen")
 
-    def ours(self) -> Iterator[Command]:
-        """Yield what lets our own statements mean the same in any session, in a transaction."""
+    def ours(self, *, waiting: bool = False) -> Iterator[Command]:
+        """Yield what lets our own statements mean the same in any session, in a transaction.
+
+        `waiting`: its commit is the file's, and waits for what the role's commits wait for.
+        """
         for name, text in _OURS.items():
-            if name != "synchronous_commit" or name in self._known:
+            if name != "synchronous_commit":
                 yield self._command(text)
+            elif name in self._known:
+                yield self._command(_DURABLE if waiting else text)
 
     def theirs(self) -> Iterator[Command]:
         """Yield what gives the rest of the transaction back to the file."""

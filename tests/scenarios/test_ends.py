@@ -343,6 +343,30 @@ def test_a_commit_that_waits_for_a_standby_says_so_and_can_be_interrupted(own: P
     agree(own)
 
 
+def test_what_is_written_beside_a_statement_waits_for_no_standby(own: Project) -> None:
+    """The record of the file does, which comes last."""
+    own.write("001_t1.sql", "CREATE TABLE t1 (id int);\n")
+    assert own.invoke("db.migrate-run").returncode == 0
+    own.write("002_t2.sql", "-- migrate: no-transaction\nVACUUM t1;\nVACUUM t1;\n")
+    with own.cluster.connect() as conn:
+        conn.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        conn.execute("SELECT pg_reload_conf()")
+    process = own.popen("db.migrate-run")
+    assert process.stdout and process.stderr
+    for line in process.stdout:
+        if "waiting for a synchronous standby to confirm the commit (nobody)" in line:
+            break
+    else:
+        pytest.fail(process.stderr.read())
+    finished = "SELECT count(finished_at) FROM migrations_unfinished"
+    assert scalar(own, finished) == 2
+    process.send_signal(signal.SIGINT)
+    said = "".join(process.communicate(timeout=60))
+    assert process.returncode == 130
+    assert "002_t2.sql: committed on this server; no synchronous standby (nobody) has" in said
+    assert own.executed() == ["001_t1.sql", "002_t2.sql"]
+
+
 def test_a_signal_that_is_ignored_stays_ignored(project: Project) -> None:
     project.write("001_t1.sql", "CREATE TABLE t1 (id int);\nSELECT pg_sleep(1.5);\n")
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
