@@ -14,34 +14,37 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from invoke.collection import Collection
 
+from db import tasks
 from tests.conftest import Project
 
 FIRST, SECOND = "001_add_whatsapp_instances_table.sql", "002_add_index_to_messages.sql"
 THIRD, REFUSED = "003_add_priority_to_campaigns.sql", "004_vacuum_the_messages_table.sql"
 NAMES = (FIRST, SECOND, THIRD, REFUSED)
 
-# In an order that gives each of them something to say; the exit code of each.
-COMMANDS: dict[str, int] = {
-    "db.wait": 0,
-    "db.status": 0,
-    f"db.plan --to {THIRD}": 0,
-    "db.plan": 2,
-    "db.migrate": 2,
-    f"db.migrate-run --to {SECOND}": 0,
-    f"db.migrate-single --name {THIRD}": 1,
-    "db.lint": 1,
-    "db.status --check": 3,
-    "db.verify": 3,
-    f"db.baseline --to {THIRD} --yes": 0,
-    f"db.repair --name {FIRST} --accept --yes": 0,
-    "db.rollback --yes": 0,
-    f"db.plan --to {THIRD} --sql": 0,
-    "db.new words": 0,
-    "db.create": 0,
-    "db.reset --yes": 2,
-    "db.drop --yes": 0,
-    "db.status --help": 2,
+# In an order that gives each of them something to say; the exit code of the last one. Those that
+# end well share a process.
+COMMANDS: dict[tuple[str, ...], int] = {
+    ("db.wait", "db.status", f"db.plan --to {THIRD}", "db.plan"): 2,
+    ("db.migrate",): 2,
+    (f"db.migrate-run --to {SECOND}", f"db.migrate-single --name {THIRD}"): 1,
+    ("db.lint",): 1,
+    ("db.status --check",): 3,
+    ("db.verify",): 3,
+    (
+        f"db.baseline --to {THIRD} --yes",
+        f"db.repair --name {FIRST} --accept --yes",
+        "db.dump --file dumped.sql",
+        "db.rollback --yes",
+        "db.init",
+        "db.create",
+        "db.console",
+    ): 0,
+    (f"db.plan --to {THIRD} --sql", "db.new words"): 0,
+    ("db.reset --yes",): 2,
+    ("db.drop --yes",): 0,
+    ("db.status --help",): 0,
 }
 SURFACES: dict[str, tuple[int, Mapping[str, str]]] = {
     "40 columns": (40, {}),
@@ -53,9 +56,11 @@ SURFACES: dict[str, tuple[int, Mapping[str, str]]] = {
 }
 
 
-def shown(project: Project, command: str, columns: int, environ: Mapping[str, str]) -> str:
-    """Return what the command prints, without colours, and check how it ends."""
-    arguments = [str(Path(sys.executable).parent / "invoke"), *command.split()]
+def shown(
+    project: Project, commands: tuple[str, ...], columns: int, environ: Mapping[str, str]
+) -> str:
+    """Return what the commands print, without colours, and check how they end."""
+    arguments = [str(Path(sys.executable).parent / "invoke"), *" ".join(commands).split()]
     environment = {**project.environment(), "TERM": "xterm-256color", **environ}
     ours, theirs = pty.openpty() if columns else os.pipe()
     if columns:
@@ -77,7 +82,7 @@ def shown(project: Project, command: str, columns: int, environ: Mapping[str, st
         pass
     finally:
         os.close(ours)
-    assert process.wait(60) == COMMANDS[command] or "--help" in command, seen.decode()
+    assert process.wait(60) == COMMANDS[commands], seen.decode()
     said = seen.decode().replace("\r\n", "\n")
     assert ("\x1b[" in said) <= bool(columns or "FORCE_COLOR" in environ)
     return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", said)
@@ -97,19 +102,25 @@ def test_every_command_fits_where_it_is_shown(project: Project, surface: str) ->
     with project.cluster.connect(project.database) as conn:
         conn.execute("CREATE TABLE messages (id bigint)")
         conn.execute("CREATE SCHEMA kept")
-    for command in COMMANDS:
-        if command.startswith("db.verify"):
+    for commands in COMMANDS:
+        if commands == ("db.verify",):
             project.write(FIRST, "SELECT 'edited';")
-        if command == "db.reset --yes":
+        if commands == ("db.reset --yes",):
             project.write(SECOND, "SELECT nonsense;")
-        said = shown(project, command, columns, environ)
+        said = shown(project, commands, columns, environ)
         assert "Traceback" not in said
         assert "\n\n\n" not in said
-        if "--help" in command or "--sql" in command:
+        if "--help" in commands[0] or "--sql" in commands[0]:
             continue
         for line in said.splitlines():
             is_laid_out = "  " in line.strip()
-            assert len(line) <= (columns or 1000) or not is_laid_out, f"{command}\n{said}"
-            assert not re.match(r"\s*::(?!error file=)", line), f"{command}\n{said}"
-        if command == "db.status":
+            assert len(line) <= (columns or 1000) or not is_laid_out, f"{commands}\n{said}"
+            assert not re.match(r"\s*::(?!error file=)", line), f"{commands}\n{said}"
+        if "db.status" in commands:
             assert all(name in said for name in NAMES)
+    assert (project.folder / "dumped.sql").is_file()
+
+
+def test_no_command_is_left_out() -> None:
+    tried = {command.split()[0] for commands in COMMANDS for command in commands}
+    assert tried == {f"db.{name}" for name in Collection.from_module(tasks).task_names}
