@@ -22,7 +22,7 @@ def raising(sqlstate: str) -> str:
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
-        ("SELECT nonsense;", "Fix the file, then: invoke db.migrate-run"),
+        ("SELECT 1 / 0;", "Fix the file, then: invoke db.migrate-run"),
         ("CREATE TABLE t (); GRANT ALL ON t TO nobody_here;", 'CREATE ROLE "nobody_here"'),
         (
             "CREATE TABLE t AS SELECT 1 AS a FROM generate_series(1, 2);\n"
