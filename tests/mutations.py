@@ -21,6 +21,7 @@ class Mutant(NamedTuple):
 SESSION = "db/engine/session.py"
 RUNNER = "db/engine/runner.py"
 ACCOUNT = "db/engine/account.py"
+CHECK = "db/engine/check.py"
 UNITS = "db/engine/units.py"
 LEDGER = "db/engine/ledger.py"
 WAITING = "db/engine/waiting.py"
@@ -272,8 +273,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         RUNNER,
         "a file that another run has executed is a failure",
-        "                if running.migration not in todo:\n                    continue\n",
-        "",
+        "                if running.migration not in todo:\n                    names",
+        "                if False:\n                    names",
         (
             moments("however_long"),
             engine("each_file_once"),
@@ -318,9 +319,9 @@ MUTANTS: tuple[Mutant, ...] = (
         (engine("refused_before_anything"),),
     ),
     Mutant(
-        RUNNER,
+        CHECK,
         "an edit in the finished part of a file is not seen",
-        "                    resume.check(script, self._survey.progress.get(migration.filename, ()))\n",
+        "    resume.check(script, progress)\n",
         "",
         (engine("finished_part_that_was_edited"),),
     ),
