@@ -25,11 +25,12 @@ from . import resume, targets
 from .progress import FINISH, FORGET, INTENT, MODES, TAKEN, UNFINISH, Answers, Work
 from .resume import CREATE, Facts, Row, Step
 from .session import statement
-from .state import BEGIN
 from .targets import Target
 
 _POLL_S = 0.5
 _LOOKS = 5
+# It may go on in the last transaction of the statement itself, whose isolation is settled by then.
+_BEHIND = b"BEGIN READ WRITE"
 
 
 def execute(work: Work, number: int, unit: Unit) -> Iterator[Event]:
@@ -138,7 +139,7 @@ def _clean(work: Work, number: int, unit: Unit, target: Target, facts: Facts) ->
                     [
                         *_announced(work, number, unit, target),
                         drop,
-                        work.command(BEGIN),
+                        work.command(_BEHIND),
                         *work.state.ours(),
                         *work.unlimited(),
                         work.of(FORGET, number, "forgotten"),
@@ -186,7 +187,7 @@ def _run(work: Work, number: int, unit: Unit, target: Target) -> Iterator[Event]
     commands = [
         *_announced(work, number, unit, target),
         marked._replace(sql=prefix + marked.sql),
-        *work.kept(FINISH, number),
+        *work.kept(FINISH, number, _BEHIND),
         *work.clean,
     ]
     kept = Answers()

@@ -121,9 +121,9 @@ class Work:
 
     # Its rows
 
-    def kept(self, text: str, number: int) -> Iterator[Command]:
+    def kept(self, text: str, number: int, begin: bytes = BEGIN) -> Iterator[Command]:
         """Yield what writes down what the file has set for its session by now."""
-        yield self.command(BEGIN)
+        yield self.command(begin)
         yield self.state.see()
         yield from self.state.ours()
         yield from self.unlimited()

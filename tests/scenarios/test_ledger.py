@@ -280,10 +280,13 @@ def test_one_run_leaves_what_several_leave(project: Project, cluster: Cluster) -
         assert value(each, "SELECT is_set FROM app.lib") is None
 
 
-def test_an_index_build_does_not_wait_for_the_lock_of_its_own_run(project: Project) -> None:
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_an_index_build_does_not_wait_for_the_lock_of_its_own_run(
+    project: Project, level: str
+) -> None:
     """At these levels a query's snapshot stays for as long as its transaction."""
-    level = "ALTER DATABASE {} SET default_transaction_isolation = 'repeatable read'"
-    as_superuser(project, level.format(project.database))
+    setting = f"ALTER DATABASE {project.database} SET default_transaction_isolation = '{level}'"
+    as_superuser(project, setting)
     project.write("001_x.sql", "CREATE TABLE x (id int);")
     project.write("002_i.sql", "-- migrate: no-transaction\nCREATE INDEX CONCURRENTLY i ON x (id);")
     done = project.invoke("db.migrate-run", timeout=60)
