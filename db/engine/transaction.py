@@ -31,8 +31,9 @@ _DUMP_HEADER = (b"SET statement_timeout = 0", b"SET lock_timeout = 0")
 # By these a file may install what changes other servers; the rest cannot do it unseen.
 _CONNECTORS = ("CREATE EXTENSION", "CREATE FOREIGN DATA", "CREATE LANGUAGE", "CREATE PROCEDURAL")
 _OPAQUE = {"DO", "CALL", "EXECUTE", "SELECT", "WITH", "VALUES", "EXPLAIN", "TABLE"}
-# For the ledger's sake; all the rest goes with the DISCARD ALL behind the COMMIT.
-_RESETS = (b"SET SESSION AUTHORIZATION DEFAULT", b"RESET ROLE")
+# For the ledger's sake, which a SET ROLE ends with as well; all the rest goes with the DISCARD ALL
+# behind the COMMIT.
+_OURSELVES = b"SET SESSION AUTHORIZATION DEFAULT"
 
 
 def commands(
@@ -53,8 +54,7 @@ def commands(
             yield from session.lock_timeout(running)
         before = command.sql
         session.may_reach_out |= found.kind in _OPAQUE or found.kind.startswith(_CONNECTORS)
-    for reset in _RESETS:
-        yield Command(reset, about=running)
+    yield Command(_OURSELVES, about=running)
     if not running.filename.isascii():  # in which the file may have set another encoding
         yield Command(b"SET LOCAL client_encoding = 'UTF8'", about=running)
     if flush:
