@@ -24,7 +24,18 @@ def read(path: Path, shown: str) -> str:
     and `OSError` if it cannot be read.
     """
     with path.open("rb", buffering=0) as file:
+        first = file.read(_BLOCK)
+        if len(first) < _BLOCK and not file.read(1):
+            return whole(first, shown)
+        file.seek(0)
         return of(iter(lambda: file.read(_BLOCK), b""), shown)
+
+
+def whole(text: bytes, shown: str) -> str:
+    """Return the same of a text; of one that is ASCII, as most are, little has to be looked at."""
+    if text.isascii() and b"\r" not in text and b"\0" not in text:
+        return hashlib.sha256(text).hexdigest()
+    return of((text,), shown)
 
 
 def of(blocks: Iterable[bytes], shown: str) -> str:

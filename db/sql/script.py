@@ -64,9 +64,18 @@ class Script:
     def open(cls, path: Path, shown: str) -> Script:
         """Return the script of a file. Raise `FileChanged` if it cannot be read any more.
 
-        Whatever reads on in it raises that as well, if the file was changed meanwhile.
+        Whatever reads on in it raises that as well, if the file was changed meanwhile. A run looks
+        at each file several times, so what was made of a small one is kept with its text.
         """
-        return cls(Source.open(path, shown))
+        source = Source.open(path, shown)
+        if source.text is None:
+            return cls(source)
+        kept = _kept.get((shown, source.text))
+        if kept is None:
+            while len(_kept) >= _MANY:
+                del _kept[next(iter(_kept))]
+            kept = _kept[shown, source.text] = cls(source)
+        return kept
 
     def close(self) -> None:
         """Close the file."""
@@ -83,6 +92,8 @@ class Script:
     @cached_property
     def checksum(self) -> str:
         """The SHA-256 of the text with a BOM removed and CRLF as LF."""
+        if self._source.text is not None:
+            return checksum.whole(self._source.text, self.path)
         return checksum.of(self.chunks((0, self._source.size)), self.path)
 
     @cached_property
@@ -341,3 +352,7 @@ class Script:
 def _known(name: str) -> str:
     close = difflib.get_close_matches(name, [known.split("=")[0] for known in _KNOWN], 1, 0.5)
     return f"{f'Did you mean {close[0]}? ' if close else ''}Known are: {', '.join(_KNOWN)}."
+
+
+_MANY = 2000  # scripts, each of less than 1 MB
+_kept: dict[tuple[str, bytes], Script] = {}

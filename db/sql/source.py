@@ -22,12 +22,17 @@ _HELD = 3  # blocks that stay in memory
 
 
 class Source:
-    """The bytes of a text; `shown` is what people call it. Positions are counted in bytes."""
+    """The bytes of a text; `shown` is what people call it. Positions are counted in bytes.
+
+    `text`: all of it, where it is kept.
+    """
+
+    text: bytes | None = None
 
     def __init__(self, text: bytes, shown: str) -> None:
         self.shown = shown
         self.size = len(text)
-        self._text: bytes | None = text
+        self.text = text
         self._begin()
 
     @classmethod
@@ -52,8 +57,8 @@ class Source:
 
     def read(self, start: int, end: int) -> bytes:
         """Return the bytes of a span. Raise `FileChanged` if they are not what they were."""
-        assert self._text is not None
-        return self._text[start:end]
+        assert self.text is not None
+        return self.text[start:end]
 
     def chunks(self, span: tuple[int, int]) -> Iterator[bytes]:
         """Yield the bytes of a span in pieces. Raise as `read()` does."""
