@@ -138,6 +138,22 @@ def _refuse_distributed(conn: Connection) -> None:
 
 # What pg_dump says
 
+# A role or a database may have others of these, by which pg_dump would write the same otherwise.
+_OPTIONS = {"standard_conforming_strings": "on", "quote_all_identifiers": "off"}
+_OTHERS = """
+SELECT name FROM (VALUES (%s, %s), (%s, %s)) AS plain (name, value)
+WHERE pg_catalog.current_setting(name) OPERATOR(pg_catalog.<>) value"""
+
+
+def _as_written_anywhere(target: Target, conn: Connection) -> Target:
+    """Return the target with settings by which the same schema is written in the same bytes."""
+    others = ours.ask(conn, _OTHERS, [word for pair in _OPTIONS.items() for word in pair])
+    if not others:  # as almost always; a pooler may refuse options
+        return target
+    given = target.parameters.get("options") or os.environ.get("PGOPTIONS", "")
+    options = [given, *(f"-c {name}={_OPTIONS[name]}" for (name,) in others)]
+    return Target({**target.parameters, "options": " ".join(options)}, target.timeout_s)
+
 
 class _Dumped(NamedTuple):
     statements: list[bytes]
@@ -155,7 +171,7 @@ def _dumped(
     """Return the statements of the schema, with the tables' rows among them."""
     row = conn.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
     assert row is not None
-    arguments, env = reached(target)
+    arguments, env = reached(_as_written_anywhere(target, conn))
     command = [program("pg_dump", conn.info.server_version // 10000), *arguments]
     command += ["--no-owner", "--encoding=UTF8", _LOCK_WAIT, f"--snapshot={row[0]}"]
     command += [f"--exclude-table={name}" for name in ledger.relations(conn, book)]

@@ -21,32 +21,47 @@ SET LOCAL DateStyle = ISO; SET LOCAL IntervalStyle = postgres; SET LOCAL TimeZon
 SET LOCAL bytea_output = hex; SET LOCAL extra_float_digits = 3; SET LOCAL client_encoding = UTF8;
 SET LOCAL row_security = off"""
 _TABLES = """
-SELECT c.oid, n.nspname, c.relname, c.relkind = 'p',
-       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-               AND a.attgenerated = '' ORDER BY a.attnum),
-       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_index i
-             CROSS JOIN pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-             WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place)
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+SELECT c.oid, n.nspname, c.relname, c.relkind OPERATOR(pg_catalog.=) 'p',
+       ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute AS a
+             WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid
+               AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
+               AND a.attgenerated OPERATOR(pg_catalog.=) '' ORDER BY a.attnum),
+       ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_index AS i
+             CROSS JOIN pg_catalog.unnest(i.indkey::pg_catalog.int2[])
+                        WITH ORDINALITY AS k (attnum, place)
+             JOIN pg_catalog.pg_attribute AS a
+               ON a.attrelid OPERATOR(pg_catalog.=) c.oid
+              AND a.attnum OPERATOR(pg_catalog.=) k.attnum
+             WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid AND i.indisprimary ORDER BY k.place)
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE (c.relkind OPERATOR(pg_catalog.=) 'r' OR c.relkind OPERATOR(pg_catalog.=) 'p')
+  AND n.nspname OPERATOR(pg_catalog.<>) 'pg_catalog'
+  AND n.nspname OPERATOR(pg_catalog.<>) 'information_schema'
 ORDER BY n.nspname, c.relname"""
 _REFERENCES = """
 SELECT k.conrelid, n.nspname, c.relname,
-       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-             WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey))
-FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.confrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE k.contype = 'f' AND k.convalidated AND k.conparentid = 0
-  AND k.conrelid = ANY (%(chosen)s::oid[]) AND k.confrelid <> ALL (%(chosen)s::oid[])
+       ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute AS a
+             WHERE a.attrelid OPERATOR(pg_catalog.=) k.conrelid
+               AND a.attnum OPERATOR(pg_catalog.=) ANY (k.conkey))
+FROM pg_catalog.pg_constraint AS k
+JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) k.confrelid
+JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE k.contype OPERATOR(pg_catalog.=) 'f' AND k.convalidated
+  AND k.conparentid OPERATOR(pg_catalog.=) 0
+  AND k.conrelid OPERATOR(pg_catalog.=) ANY (%(chosen)s::pg_catalog.oid[])
+  AND k.confrelid OPERATOR(pg_catalog.<>) ALL (%(chosen)s::pg_catalog.oid[])
 ORDER BY k.conname"""
 _SEQUENCES = """
 SELECT n.nspname, s.relname
-FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
-JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace
-WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = d.classid
-  AND d.deptype IN ('a', 'i') AND d.refobjid = %s ORDER BY n.nspname, s.relname"""
+FROM pg_catalog.pg_depend AS d
+JOIN pg_catalog.pg_class AS s
+  ON s.oid OPERATOR(pg_catalog.=) d.objid AND s.relkind OPERATOR(pg_catalog.=) 'S'
+JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) s.relnamespace
+WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+  AND d.refclassid OPERATOR(pg_catalog.=) d.classid
+  AND (d.deptype OPERATOR(pg_catalog.=) 'a' OR d.deptype OPERATOR(pg_catalog.=) 'i')
+  AND d.refobjid OPERATOR(pg_catalog.=) %s ORDER BY n.nspname, s.relname"""
 
 
 class Table(NamedTuple):

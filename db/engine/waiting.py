@@ -13,7 +13,7 @@ import psycopg
 from ..errors import one_line
 from ..events import Blocker, Event, Note, Retrying, Waiting
 from ..server import ours, pooler
-from ..server.pipeline import CommandFailed
+from ..server.pipeline import GIVEN_UP, CommandFailed
 from ..server.watch import PREFIX
 from . import ledger, place
 from .place import Ledger
@@ -162,7 +162,8 @@ class Patience:
         if claimed and any(blocker.application.startswith(PREFIX) for blocker in blockers):
             # However long it takes: it is being executed, only not by this run.
             return Waiting(f"another run, which executes {running.filename}", elapsed)
-        if said.sqlstate not in _LOCKED and not (claimed and said.sqlstate == _TAKEN):
+        taken = claimed and said.sqlstate == _TAKEN
+        if not (said.sqlstate in _LOCKED or taken or GIVEN_UP in said.message):
             return None
         longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (self.attempt - 1))
         pause = longest * random.uniform(0.5, 1.0)

@@ -35,6 +35,11 @@ _SILENCE_S = 1.0  # of a server that has answered a COPY before its end, and not
 _ROWS = 100  # of a result, at once: what a file selects is read by nobody, and must not pile up
 
 
+# What a COPY is ended with when the server seems to have refused it. If these words come back, it
+# had not, and all of the data is sent the next time.
+GIVEN_UP = "the server has answered before"
+
+
 class Command(NamedTuple):
     """One statement to send. `role` says what it is for; `about`, `statement` are the caller's.
 
@@ -120,6 +125,7 @@ class Pipeline:
         self._last_words: Diagnostic | None = None
         self._dropping: Command | None = None  # whose rows come in pieces
         self._copying = False
+        self._sends_all = False  # of a COPY, whatever the server seems to have answered
         self._heard = False  # something came in, during a COPY
         self._notices = 0
         self._poll = select.poll()
@@ -188,14 +194,15 @@ class Pipeline:
             try:
                 self._heard = False
                 done = yield from self._copy_data(command.copy or ())
-                self._pg.put_copy_end(None if done else b"the server has answered before")
+                self._pg.put_copy_end(None if done else GIVEN_UP.encode())
             except MigrationsError as error:  # of the file that the data are in
                 unread = error
                 self._pg.put_copy_end(b"the data cannot be read")
             self._copying = False
         try:
             yield from self._until(lambda: not self._sent)
-        except CommandFailed:
+        except CommandFailed as failed:
+            self._sends_all |= GIVEN_UP in failed.diagnostic.message
             if unread is None:
                 raise
             self._pg.enter_pipeline_mode()
@@ -210,6 +217,7 @@ class Pipeline:
         """
         answered: float | None = None
         for chunk in data:
+            self._move(0)  # before libpq reads it, unseen by us, because it cannot send
             self._pg.put_copy_data(chunk)
             while self._pg.flush():
                 if not self._move(TICK_S):
@@ -219,7 +227,8 @@ class Pipeline:
                 self._heard, before = False, self._notices
                 self._pg.is_busy()  # hands notices on
                 answered = time.monotonic() if before == self._notices else None
-            if answered is not None and time.monotonic() - answered > _SILENCE_S:
+            waited = time.monotonic() - (answered or time.monotonic())
+            if waited > _SILENCE_S and not self._sends_all:
                 return False
         return True
 

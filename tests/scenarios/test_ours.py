@@ -27,7 +27,7 @@ FILES = {
     "005_outside.sql": (
         "-- migrate: no-transaction\n"
         f"CREATE INDEX {THEIRS} CONCURRENTLY plain_name ON public.plain (name);\n"
-        f"UPDATE {THEIRS} public.plain SET name = 'z' WHERE id = 1;\n"
+        f"UPDATE {THEIRS} public.plain SET name = 'z';\n"
         f"VACUUM {THEIRS} public.plain;\n"
     ),
     "006_undone.sql": f"CREATE TABLE {THEIRS} public.undone (id int);\n",
@@ -76,12 +76,13 @@ def spoken(output: str) -> str:
 
 def left(project: Project) -> tuple[Any, ...]:
     """Return what the commands have left in the database, and in db/schema.sql."""
-    with project.cluster.connect(project.database) as conn:
+    with project.cluster.connect(project.database, client_encoding="utf8") as conn:
         conn.execute("SET search_path = public")
         rows = conn.execute("SELECT * FROM plain ORDER BY id").fetchall()
         names = conn.execute(
-            "SELECT relnamespace::regnamespace::text, relname, relkind::text FROM pg_class "
-            "WHERE relnamespace::regnamespace::text !~ '^(pg_|information_schema)' ORDER BY 1, 2"
+            "SELECT nspname, relname, relkind::text FROM pg_class "
+            "JOIN pg_namespace n ON n.oid = relnamespace "
+            "WHERE nspname !~ '^(pg_|information_schema)' ORDER BY 1, 2"
         ).fetchall()
         executed = conn.execute("SELECT filename FROM migrations ORDER BY id").fetchall()
     dumped = (project.folder / "db" / "schema.sql").read_text()
