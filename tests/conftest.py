@@ -20,7 +20,7 @@ import pytest
 from psycopg import pq, sql
 from psycopg.rows import TupleRow, dict_row
 
-from tests import servers
+from tests import servers, warm
 from tests.proxy import Proxy
 from tests.servers import Cluster, PgBouncer, Pgpool, programs
 
@@ -283,11 +283,14 @@ class Project:
         cwd: Path | None = None,
     ) -> Result:
         """Run the real `invoke` in the project and return what came of it."""
-        started = time.monotonic()
+        started, environment = time.monotonic(), self.environment(env)
+        if warm.suits(environment):
+            came = warm.run(args, cwd or self.folder, environment, input, timeout)
+            return Result(*came, time.monotonic() - started)
         done = subprocess.run(
             [Path(sys.executable).parent / "invoke", *args],
             cwd=cwd or self.folder,
-            env=self.environment(env),
+            env=environment,
             input=input,
             capture_output=True,
             encoding="utf-8",
