@@ -28,6 +28,11 @@ ROOT = Path(__file__).resolve().parents[1]
 _FAILED = pytest.StashKey[bool]()
 
 PROOF = {"test_faults.py", "test_races.py"}  # long, and heavy on the machine
+# Servers of their own, other installs, many processes, a lot of data: as long as all the others.
+LONG = {
+    *("test_bench.py", "test_changed_files.py", "test_embedded.py", "test_ends.py"),
+    *("test_installed.py", "test_moments.py", "test_split.py", "test_terminals.py"),
+}
 _PROOF_LIMIT_S = 900  # of one test, against hangs; of the others see pyproject.toml
 
 MakeCluster = Callable[..., Cluster]
@@ -44,6 +49,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--keep", action="store_true", help="leave the server running if a test has failed"
     )
     parser.addoption(
+        "--all", action="store_true", help="also run the tests that take long, as .ci/run does"
+    )
+    parser.addoption(
         "--rounds",
         type=int,
         default=int(os.environ.get("FAULT_ROUNDS", "0")),
@@ -58,6 +66,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: only run with --all")
     config.addinivalue_line("markers", "rounds(number): run it so often, each with its own `seed`")
     if not hasattr(config, "workerinput"):
         # Every project of a test is a copy of it, and invoke writes no bytecode.
@@ -84,6 +93,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         lines.append("no pgbouncer here (apt-get install pgbouncer): its tests are deselected")
     if pgpool_missing():
         lines.append("no pgpool here (apt-get install pgpool2): its tests are deselected")
+    if not config.getoption("--all"):
+        lines.append("tests that take long are deselected: --all runs them")
     if not config.getoption("--rounds"):
         lines.append("faults and races are deselected: --rounds=4 runs a few, --rounds=100 all")
     return lines
@@ -107,6 +118,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         out += [item for item in items if "pgpool" in getattr(item, "fixturenames", ())]
     if not config.getoption("--rounds"):
         out += [item for item in items if item.path.name in PROOF]
+    if not config.getoption("--all"):
+        out += [item for item in items if item.path.name in LONG or item.get_closest_marker("long")]
     for item in items:
         if item.path.name in PROOF:
             item.add_marker(pytest.mark.timeout(_PROOF_LIMIT_S))

@@ -87,7 +87,7 @@ def copied(root: Path) -> Iterator[Path]:
 
 def tested(copy: Path, tests: str, server: str, *more: str) -> tuple[int, str]:
     """Run tests in a copy; return pytest's exit code and its output."""
-    command = [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", *more]
+    command = [sys.executable, "-B", "-m", "pytest", "-q", "--all", "-p", "no:cacheprovider", *more]
     command += ["--rounds=1", f"--timeout={_LIMIT_S}", f"--postgres={server}"]
     file, *options = shlex.split(tests)
     done = subprocess.run(

@@ -58,7 +58,7 @@ def server_version(server: str) -> str:
 
 def tested(interpreter: Path, server: str, what: list[str]) -> str:
     """Run pytest, and return the counts of its last line."""
-    options = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--postgres", server]
+    options = ["-m", "pytest", "-q", "--all", "-p", "no:cacheprovider", "--postgres", server]
     done = subprocess.run(
         [interpreter, *options, *what], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
     )

@@ -91,6 +91,7 @@ def agree(project: Project) -> None:
 # 1. Pipeline
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [100, 1000])
 def test_the_cost_of_distance_does_not_grow_with_the_files(
     project: Project, proxy: Proxy, count: int
@@ -148,6 +149,7 @@ def test_a_file_may_set_its_isolation_level(project: Project) -> None:
     assert rows == [("serializable",), ("repeatable read",), ("read committed",)]
 
 
+@pytest.mark.long
 def test_large_statements_and_large_results_do_not_deadlock(project: Project) -> None:
     project.write(
         "001_x.sql",
@@ -164,6 +166,7 @@ def test_large_statements_and_large_results_do_not_deadlock(project: Project) ->
 # 2. Durability
 
 
+@pytest.mark.long
 def test_a_crashed_server_leaves_a_prefix_and_the_next_run_completes(
     project: Project, own_cluster: MakeCluster
 ) -> None:
@@ -300,6 +303,7 @@ def test_many_runners_execute_each_file_once_and_all_end_well(
     assert unfinished == (0,)
 
 
+@pytest.mark.long
 def test_runs_that_create_the_ledger_at_the_same_moment_all_get_it(project: Project) -> None:
     """IF NOT EXISTS looks once; what appears after the look is one of three errors."""
     at_once = threading.Barrier(6)
@@ -613,6 +617,7 @@ CREATE TRIGGER told BEFORE INSERT ON big FOR EACH ROW WHEN (NEW.id = 7) EXECUTE 
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bad", [True, False], ids=["refused", "noticed"])
 def test_data_are_sent_until_the_server_has_refused_them(project: Project, *, bad: bool) -> None:
     """It reads the rest of refused data, only to throw it away."""
@@ -653,6 +658,7 @@ def test_data_are_sent_until_the_server_has_refused_them(project: Project, *, ba
         assert scalar(project, "SELECT count(*) FROM big") == 40_200
 
 
+@pytest.mark.long
 def test_a_large_copy_file_does_not_become_memory(project: Project) -> None:
     line = b"1234567\t" + b"x" * 991 + b"\n"
     head = b"CREATE TABLE big (id int, t text);\nCOPY big FROM stdin;\n"
