@@ -306,6 +306,7 @@ def _local(name: str, value: str) -> bytes:
 def statement(running: Running, found: Statement) -> Command:
     """Return the command of one of a file's statements, with its data if it is a COPY."""
     script = running.script
-    running.renews = running.renews or _renews(found.kind, script.sql(found))
+    text = script.sql(found)
+    running.renews = running.renews or _renews(found.kind, text)
     copy = script.chunks(found.data) if found.data else None
-    return Command(script.sql(found), "statement", running, statement=found, copy=copy)
+    return Command(text, "statement", running, statement=found, copy=copy)

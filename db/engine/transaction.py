@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -30,7 +31,9 @@ AND pg_catalog.set_config('synchronous_commit', 'local', true) IS NOT NULL"""
 _DUMP_HEADER = (b"SET statement_timeout = 0", b"SET lock_timeout = 0")
 # By these a file may install what changes other servers; the rest cannot do it unseen.
 _CONNECTORS = ("CREATE EXTENSION", "CREATE FOREIGN DATA", "CREATE LANGUAGE", "CREATE PROCEDURAL")
-_OPAQUE = {"DO", "CALL", "EXECUTE", "SELECT", "WITH", "VALUES", "EXPLAIN", "TABLE"}
+_OPAQUE = {"CALL", "EXECUTE", "SELECT", "WITH", "VALUES", "EXPLAIN", "TABLE"}
+# ... and a DO block that runs what its text does not show, or shows that.
+_IN_A_BLOCK = re.compile(rb"(?i)\b(?:execute|perform|call|select|extension|wrapper|language)\b")
 # For the ledger's sake, which a SET ROLE ends with as well; all the rest goes with the DISCARD ALL
 # behind the COMMIT.
 _OURSELVES = b"SET SESSION AUTHORIZATION DEFAULT"
@@ -53,7 +56,7 @@ def commands(
         if (before, command.sql) == _DUMP_HEADER:
             yield from session.lock_timeout(running)
         before = command.sql
-        session.may_reach_out |= found.kind in _OPAQUE or found.kind.startswith(_CONNECTORS)
+        session.may_reach_out |= _may_connect(found.kind, command.sql)
     yield Command(_OURSELVES, about=running)
     if not running.filename.isascii():  # in which the file may have set another encoding
         yield Command(b"SET LOCAL client_encoding = 'UTF8'", about=running)
@@ -64,6 +67,13 @@ def commands(
     yield record
     yield Command(b"COMMIT", "commit" if flush else "commit unflushed", running)
     yield Command(b"DISCARD ALL", about=running)
+
+
+def _may_connect(kind: str, text: bytes) -> bool:
+    """Return whether a statement may install what changes other servers."""
+    if kind == "DO":
+        return bool(_IN_A_BLOCK.search(text))
+    return kind in _OPAQUE or kind.startswith(_CONNECTORS)
 
 
 def claim(book: Ledger, running: Running, author: str) -> Command:
