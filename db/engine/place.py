@@ -162,10 +162,12 @@ def find(conn: Connection, name: str) -> Ledger:
 
 
 def names(table: str) -> list[str]:
+    """Return the names of the ledger and of the progress table beside it."""
     return [table, f"{table}_unfinished"]
 
 
 def chosen(rows: list[ours.Row], path: tuple[str, ...], schema: str, table: str) -> Ledger:
+    """Return which of the tables that `FIND` has found is the ledger. Raise as `find()` does."""
     every = [_Found(*row) for row in rows]
     tables = [f for f in every if f.name == table and (f.schema == schema if schema else True)]
     ledgers = [found for found in tables if schema or found.is_ledger]
