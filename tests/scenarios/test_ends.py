@@ -184,8 +184,10 @@ def test_a_file_that_a_crash_of_the_server_takes_along_is_said_and_counted_once(
     own: Project,
 ) -> None:
     with own.cluster.connect() as conn:
-        conn.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")  # or it is on disk by then
-        conn.execute("SELECT pg_reload_conf()")
+        query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"
+        row = conn.execute(query).fetchone()
+    assert row is not None
+    os.kill(row[0], signal.SIGSTOP)  # or all is on disk by then
     for n in range(1, 6):
         own.write(f"00{n}_t{n}.sql", f"CREATE TABLE t{n} (id int);\n")
     own.write("006_t6.sql", "CREATE TABLE t6 (id int);\nSELECT pg_sleep(2);\n")
