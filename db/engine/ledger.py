@@ -215,8 +215,7 @@ def prepare(
     if lock_timeout_ms is not None:
         # The first file's commit waits for what has to be waited for, and says so.
         wanted.insert(0, "SET LOCAL synchronous_commit = local")
-    with ours.transaction(conn, lock_timeout_ms=lock_timeout_ms):
-        conn.execute(ledger.compose(";".join(wanted)))
+    ours.execute(conn, ledger.compose(";".join(wanted)), lock_timeout_ms=lock_timeout_ms)
     return ledger._replace(
         exists=True,
         columns=(*THEIRS, *OURS),

@@ -71,6 +71,11 @@ def asks(
             return results
 
 
+def execute(conn: Connection, query: bytes, *, lock_timeout_ms: int | None = None) -> None:
+    """Run statements that define something, in one round trip. Raise psycopg's errors."""
+    _sent(conn, [WRITING], [(query, ())], lock_timeout_ms)
+
+
 def change(
     conn: Connection,
     query: str | bytes,
