@@ -184,14 +184,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         SESSION,
         "what a file sets for its role or database does not meet the next file",
-        "    running.renews = running.renews or _renews(found.kind, script.sql(found))\n",
+        "    running.renews = running.renews or _renews(found.kind, text)\n",
         "",
         (moments("next_session_is_given"),),
     ),
     Mutant(
         TRANSACTION,
         "the disk is not waited for at the end of a run that failed or was interrupted",
-        "        ours.change(session.conn, book.compose(_FLUSH), rows=None, lock_timeout_ms=limit)",
+        "        ours.execute(session.conn, [(book.compose(_FLUSH), ())], lock_timeout_ms=limit)",
         "        pass",
         (moments("outlives_a_crash"),),
     ),

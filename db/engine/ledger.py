@@ -215,7 +215,8 @@ def prepare(
     if lock_timeout_ms is not None:
         # The first file's commit waits for what has to be waited for, and says so.
         wanted.insert(0, "SET LOCAL synchronous_commit = local")
-    ours.execute(conn, ledger.compose(";".join(wanted)), lock_timeout_ms=lock_timeout_ms)
+    statements = [(ledger.compose(text), ()) for text in wanted]
+    ours.execute(conn, statements, lock_timeout_ms=lock_timeout_ms)
     return ledger._replace(
         exists=True,
         columns=(*THEIRS, *OURS),
@@ -233,9 +234,9 @@ def fill_in(
     conn: Connection, ledger: Ledger, checksums: Mapping[str, str], lock_timeout_ms: int | None
 ) -> None:
     """Record the checksums of files that the Node code executed."""
-    with ours.transaction(conn, lock_timeout_ms=lock_timeout_ms):
-        for name, checksum in checksums.items():
-            ours.change(conn, ledger.compose(_FILL_IN), [checksum, name], rows=None)
+    text = ledger.compose(_FILL_IN)
+    rows = [(text, [checksum, name]) for name, checksum in checksums.items()]
+    ours.execute(conn, rows, lock_timeout_ms=lock_timeout_ms)
 
 
 def hold(conn: Connection, ledger: Ledger) -> None:

@@ -93,4 +93,4 @@ def flush(session: Session, book: Ledger) -> None:
     # Where the ledger is locked, the server's WAL writer does it, a moment later.
     with suppress(psycopg.errors.LockNotAvailable):
         limit = session.lock_timeout_ms
-        ours.change(session.conn, book.compose(_FLUSH), rows=None, lock_timeout_ms=limit)
+        ours.execute(session.conn, [(book.compose(_FLUSH), ())], lock_timeout_ms=limit)

@@ -71,9 +71,11 @@ def asks(
             return results
 
 
-def execute(conn: Connection, query: bytes, *, lock_timeout_ms: int | None = None) -> None:
-    """Run statements that define something, in one round trip. Raise psycopg's errors."""
-    _sent(conn, [WRITING], [(query, ())], lock_timeout_ms)
+def execute(
+    conn: Connection, queries: Sequence[Query], *, lock_timeout_ms: int | None = None
+) -> None:
+    """Run statements that write, however many rows, in one round trip. Raise psycopg's errors."""
+    _sent(conn, [WRITING], queries, lock_timeout_ms)
 
 
 def change(
