@@ -6,8 +6,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
+from . import urls
 from .durations import milliseconds
 from .errors import SettingsError
 
@@ -24,13 +26,16 @@ NAMES = (  # in lower case, and without MIGRATIONS_, also the keys of invoke.yam
     "MIGRATIONS_LOCK_WAIT",
     "MIGRATIONS_SYNC",
     "MIGRATIONS_GUARD",
+    "MIGRATIONS_SCRATCH",
 )
+_NOT_COMMITTED = ("MIGRATIONS_SCRATCH",)  # it may hold a password
 _PREFIX = "MIGRATIONS_"
 # libpq's variables that name a target; the others complete one, whoever has named it.
 _SERVER = {"PGHOST": "host", "PGHOSTADDR": "hostaddr", "PGSERVICE": "service"}
 _TARGET = {**_SERVER, "PGDATABASE": "dbname"}
 _NEVER_COMMITTED = re.compile("url|pass|secret|host|port|user|database|dbname|_pg")
 
+_NONE: Mapping[str, str] = MappingProxyType({})
 _NO_SETTINGS = """\
 Put one of these into {file}, or into the environment:
   DATABASE_URL=embedded:                                    a PostgreSQL of its own, for development
@@ -54,6 +59,7 @@ class Settings(NamedTuple):
     lock_wait_s: float = 300.0
     sync_each: bool = False
     guard: bool = True
+    scratch: Mapping[str, str] = _NONE  # libpq's parameters, as above
 
     def __repr__(self) -> str:
         return f"Settings(root={self.root!r}, folder={self.folder!r}, ledger={self.ledger!r})"
@@ -165,11 +171,13 @@ def _committed(given: object) -> dict[str, str]:
     values = {}
     for key, value in given.items():
         name = f"{_PREFIX}{key}".upper().replace("-", "_")
-        if name not in NAMES and _NEVER_COMMITTED.search(name.lower()):
+        unknown = name not in NAMES
+        if name in _NOT_COMMITTED or (unknown and _NEVER_COMMITTED.search(name.lower())):
             raise SettingsError(
                 f"db.{key} does not belong in invoke.yaml, which is committed: "
                 "where the database is, and its password, are not.",
-                "Put DATABASE_URL, or PGHOST, PGUSER, PGPASSWORD, …, into the environment or .env.",
+                f"Put {'DATABASE_URL, or PGHOST, PGUSER, PGPASSWORD, …,' if unknown else name} "
+                "into the environment or .env.",
             )
         if value is not None and not isinstance(value, str | int):
             raise SettingsError(f"db.{key} in invoke.yaml is not one value.")
@@ -206,15 +214,15 @@ def _target(
             _check_agreement(url, {n: level[n] for n in _TARGET if n in level}, origin)
             above = level is env
             below = {n: v for n, v in written.items() if not (above and n in (*_TARGET, "PGPORT"))}
-            embedded, parameters = _where(url, _libpq_variables({**below, **env}), root)
+            embedded, parameters = _where(url, urls.variables({**below, **env}), root)
             if not above and "PGDATABASE" in env:
                 parameters["dbname"] = env["PGDATABASE"]
             return embedded, parameters
         if level.keys() & _SERVER.keys():
             below = {n: v for n, v in written.items() if n not in _SERVER or level is written}
-            return None, _libpq_variables({**below, **env})
+            return None, urls.variables({**below, **env})
     values = {**written, **env}
-    return None, _libpq_variables(values) if "PGDATABASE" in values else {}
+    return None, urls.variables(values) if "PGDATABASE" in values else {}
 
 
 def _where(
@@ -224,7 +232,7 @@ def _where(
     if url.startswith("embedded:"):
         folder = root / (url.removeprefix("embedded:") or ".postgres")
         return folder, {"dbname": completing.get("dbname", EMBEDDED_DATABASE)}
-    return None, {**completing, **(_parse(url) if url else {})}
+    return None, {**completing, **(urls.parse(url) if url else {})}
 
 
 def _check_agreement(url: str, beside: Mapping[str, str], origin: str) -> None:
@@ -234,7 +242,7 @@ def _check_agreement(url: str, beside: Mapping[str, str], origin: str) -> None:
     if url.startswith("embedded:"):
         others = beside.keys() & _SERVER.keys()
     else:
-        named = _parse(url)
+        named = urls.parse(url)
         complete = () if named.keys() & {"service", "hostaddr"} else ("host", "dbname")
         others = {
             name
@@ -272,7 +280,12 @@ def _settings(
         lock_wait_s=_duration(values, "MIGRATIONS_LOCK_WAIT", "5min", "s") / 1000,
         sync_each=_choice(values, "MIGRATIONS_SYNC", ("once", "each")) == "each",
         guard=_choice(values, "MIGRATIONS_GUARD", ("on", "off")) == "on",
+        scratch=_scratch(values.get("MIGRATIONS_SCRATCH", "")),
     )
+
+
+def _scratch(url: str) -> Mapping[str, str]:
+    return urls.parse(url, "MIGRATIONS_SCRATCH") if url else _NONE
 
 
 def _value(name: str, text: str) -> str:
@@ -282,75 +295,6 @@ def _value(name: str, text: str) -> str:
         message = f"{name} has a comment behind its value: {value}"
         raise SettingsError(message, "Put the comment on a line of its own.")
     return value
-
-
-def _libpq_variables(values: Mapping[str, str]) -> dict[str, str]:
-    """Return libpq's PG* variables as parameters, so that .env may hold them too.
-
-    https://www.postgresql.org/docs/current/libpq-envars.html
-    """
-    from psycopg import pq
-
-    known = {o.envvar.decode(): o.keyword.decode() for o in pq.Conninfo.get_defaults() if o.envvar}
-    return {known[name]: value for name, value in values.items() if name in known}
-
-
-def _parse(url: str) -> dict[str, str]:
-    """Return libpq's parameters of a URL or keyword string; never quotes it in an error."""
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import conninfo_to_dict
-
-    if "://" in url:
-        _check_url(url)
-    elif "=" not in url:
-        raise SettingsError(
-            "DATABASE_URL is not a PostgreSQL URL.",
-            "It looks like postgresql://user:password@host:5432/name, or embedded:",
-        )
-    try:
-        return {k: str(v) for k, v in conninfo_to_dict(url).items() if v is not None}
-    except ProgrammingError as error:
-        # libpq's message may quote the password, unless it names a parameter.
-        unknown = re.search(
-            r'invalid (?:URI query parameter|connection option):? "(\w+)"', str(error)
-        )
-        if unknown and "password=" not in url:  # it could be what follows a space or & in it
-            message = f"DATABASE_URL has a parameter that libpq does not know: {unknown[1]}"
-            raise SettingsError(message, "Remove it; sslmode=require replaces ssl=true.") from None
-        raise SettingsError(
-            "DATABASE_URL cannot be understood.",
-            "Percent-encode special characters, or set PGHOST, PGUSER, PGPASSWORD, … instead.",
-        ) from None
-
-
-def _check_url(url: str) -> None:
-    """Refuse what libpq would read as something else than was meant, naming the character."""
-    scheme, _, rest = url.partition("://")
-    if scheme not in ("postgresql", "postgres"):
-        raise SettingsError(
-            f"DATABASE_URL begins with {scheme.split(':')[0]}://, which is not PostgreSQL's scheme."
-            if re.fullmatch(r"[\w+.:-]+", scheme)
-            else "DATABASE_URL does not begin with postgresql://.",
-            "Write postgresql://user:password@host:5432/name.",
-        )
-    from urllib.parse import quote
-
-    before, at, _ = rest.rpartition("@")
-    if not at or before.startswith("/"):
-        return
-    _, _, password = before.partition(":")
-    for character in "@/?#[] ":
-        if character in before:
-            raise SettingsError(
-                f"The user or password in DATABASE_URL holds '{character}', "
-                f"which must be written {quote(character, safe='')} there.",
-                "Or set PGPASSWORD (and PGUSER), which need no escaping.",
-            )
-    if re.search(r"%(?![0-9A-Fa-f]{2})", password):
-        raise SettingsError(
-            "The password in DATABASE_URL holds '%', which must be written %25 there.",
-            "Or set PGPASSWORD, which needs no escaping.",
-        )
 
 
 def _duration(values: Mapping[str, str], name: str, default: str, unit: str) -> int:

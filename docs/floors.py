@@ -27,6 +27,7 @@ COLOURS = {
     "files": "#62c8d2",
     "server": "#6eaaf0",
     "engine": "#f0c064",
+    "scratch": "#b8c45a",
     "commands": "#f09a70",
     "screen": "#c892ea",
     "roof": "#f07178",

@@ -278,7 +278,10 @@ class Project:
         """Return a program's whole environment; a value of None takes a variable out."""
         programs = Path(sys.executable).parent
         wanted: dict[str, str | None] = {
-            "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "PATH": os.pathsep.join(
+                [str(programs), os.environ.get("PATH", os.defpath), str(self.cluster.binaries)]
+            ),
+            "XDG_CACHE_HOME": str(servers.INSTALLED / "cache"),  # what initdb makes stays there
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
             "PYTHONWARNINGS": "error::ResourceWarning",

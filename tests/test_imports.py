@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "db"
 
 # From the ground up. A room imports from the floors below its own, or beside it to the left.
 FLOORS = {
-    "": ["errors", "events", "durations", "settings"],
+    "": ["errors", "events", "durations", "urls", "settings"],
     "sql": ["checksum", "kinds", "source", "positions", "lexer", "script"],
     "files": ["folder", "renames", "plan", "new", "lint"],
     "server": [
@@ -32,6 +32,7 @@ FLOORS = {
         *("state", "targets", "progress", "outside", "units", "waiting"),
         *("recovery", "account", "transaction", "runner", "rollback"),
     ],
+    "scratch": ["clusters", "database", "fill"],
     "commands": [
         *("opened", "init", "status", "as_sql", "plan", "verify"),
         *("baseline", "repair", "rollback", "database", "rows", "dump"),

@@ -100,6 +100,8 @@ def survey(
         plan.refuse_changed(found.plan)
         plan.refuse_renamed(found.plan)
         todo, more = _up_to(found, goal.to) if goal.to else (found.plan.pending, [])
+        if goal.among is not None:
+            todo = tuple(m for m in todo if m.filename in goal.among)
         if goal.schema:
             first, more = _schema(conn, settings, found)
             todo = (*first, *todo)

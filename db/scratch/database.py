@@ -1,0 +1,302 @@
+"""A database for one use, on a server where nobody minds, with the session that the target gives.
+
+Where: the server that MIGRATIONS_SCRATCH names; else a cluster of its own, from the PostgreSQL of
+the target's major version that is on this machine; else the target's own server, if that is on
+this machine as well. A shared server is never used without being named.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from ..errors import ConnectionFailed, MigrationsError, SettingsError, one_line
+from ..server import ours
+from ..server.connection import Target
+from ..server.local import is_local
+from ..server.ours import Connection
+from ..settings import Settings
+
+PREFIX = "migrations_scratch_"
+_APPLICATION = "invoke db scratch"
+_ADVICE = "Name another server: MIGRATIONS_SCRATCH=postgresql://user:password@host:5432/postgres"
+
+_LIKE = """
+SELECT session_user, pg_catalog.current_database(), pg_catalog.pg_encoding_to_char(d.encoding),
+       d.datcollate, d.datctype, pg_catalog.to_jsonb(d) OPERATOR(pg_catalog.->>) 'datlocprovider',
+       coalesce(pg_catalog.to_jsonb(d) OPERATOR(pg_catalog.->>) 'datlocale',
+                pg_catalog.to_jsonb(d) OPERATOR(pg_catalog.->>) 'daticulocale'),
+       ARRAY(SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles AS r
+             WHERE r.rolname OPERATOR(pg_catalog.!~) '^pg_' ORDER BY 1),
+       ARRAY(SELECT e.extname::pg_catalog.text FROM pg_catalog.pg_extension AS e ORDER BY 1),
+       ARRAY(SELECT setting FROM pg_catalog.pg_db_role_setting AS s,
+                    pg_catalog.unnest(s.setconfig) AS setting
+             WHERE s.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0, d.oid])
+               AND s.setrole OPERATOR(pg_catalog.=) ANY (ARRAY[0, (
+                   SELECT r.oid FROM pg_catalog.pg_roles AS r
+                   WHERE r.rolname OPERATOR(pg_catalog.=) session_user)])
+             ORDER BY s.setrole OPERATOR(pg_catalog.<>) 0, s.setdatabase OPERATOR(pg_catalog.<>) 0)
+FROM pg_catalog.pg_database AS d
+WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"""
+_LACKS = """
+SELECT wanted FROM pg_catalog.unnest(%s::pg_catalog.text[]) AS wanted
+WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_available_extensions AS a
+                  WHERE a.name OPERATOR(pg_catalog.=) wanted)"""
+_LOCK = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
+_LEFT = """
+SELECT d.datname FROM pg_catalog.pg_database AS d
+JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) d.datdba
+WHERE pg_catalog.starts_with(d.datname::pg_catalog.text, %s)
+  AND r.rolname OPERATOR(pg_catalog.=) current_user"""
+# Settings of a session that would only be in the way: nothing of the target's is there to load, to
+# protect, or to wait for.
+_NOT_THERE = re.compile(
+    r"(?i)timeout$|_preload_libraries$|tablespace|^log_|^default_transaction_read_only$"
+)
+
+
+class Scratch(NamedTuple):
+    """A disposable database. `own`: so is its server, and the target's roles are there."""
+
+    target: Target
+    settings: Settings
+    shown: str
+    major: int
+    own: bool
+
+    def __repr__(self) -> str:
+        return f"Scratch({self.shown!r})"
+
+
+class _Like(NamedTuple):
+    """What of the target's database decides what a session there is."""
+
+    user: str
+    database: str
+    encoding: str
+    collate: str
+    ctype: str
+    provider: str | None
+    locale: str | None
+    roles: list[str]
+    extensions: list[str]
+    settings: list[str]
+
+
+class _Place(NamedTuple):
+    """A server for it: where to connect to make the database."""
+
+    target: Target
+    shown: str
+    own: bool
+
+
+@contextmanager
+def database(settings: Settings, like: Connection | None = None) -> Iterator[Scratch]:
+    """Make an empty database and drop it at the end.
+
+    `like` is the target's connection: the database is of the same major version, locale and
+    settings, and a cluster of its own has its name and its roles. What a killed process has left is
+    removed by the next. Raise `SettingsError` if no server is there for it that can hold it.
+    """
+    model = _Like(*ours.ask(like, _LIKE)[0]) if like else None
+    with ExitStack() as stack:
+        try:
+            place, conn = _opened(stack, settings, like, model)
+            name = PREFIX + secrets.token_hex(6)
+            if place.own and model and not model.database.startswith("template"):
+                name = model.database
+            if not place.own:
+                _remove_left(conn)
+                stack.callback(_drop, conn, name)
+            _create(conn, name, model)
+            user = _prepared(conn, name, model, place)
+        except psycopg.Error as error:
+            said = one_line(error.diag.message_primary or str(error))
+            raise ConnectionFailed(
+                f"No disposable database could be made: {said}", _ADVICE
+            ) from None
+        there = {**place.target.parameters, "dbname": name, "user": user}
+        if "options" in settings.parameters:
+            there["options"] = settings.parameters["options"]
+        chosen = settings._replace(parameters=there, embedded=None, role="", scratch={})
+        target = Target(there, settings.connect_timeout_s)
+        major, minor = divmod(conn.info.server_version, 10000)
+        shown = place.shown.replace("PostgreSQL", f"PostgreSQL {major}.{minor}", 1)
+        yield Scratch(target, chosen, shown, major, place.own)
+
+
+# Where
+
+
+def _opened(
+    stack: ExitStack, settings: Settings, like: Connection | None, model: _Like | None
+) -> tuple[_Place, Connection]:
+    """Return the first place that has all the extensions, and a connection to it."""
+    refused: MigrationsError | None = None
+    for places in (_named, _cluster, _beside):
+        with ExitStack() as tried:
+            try:
+                place = places(tried, settings, like)
+                if place is None:
+                    continue
+                conn = tried.enter_context(_connected(place))
+                _check(conn, place, like, model)
+            except SettingsError as error:
+                if settings.scratch:
+                    raise
+                refused = refused or error
+                continue
+            stack.push(tried.pop_all())
+            return place, conn
+    assert refused is not None
+    raise refused
+
+
+def _named(_: ExitStack, settings: Settings, __: Connection | None) -> _Place | None:
+    """Return the server that MIGRATIONS_SCRATCH names."""
+    if not settings.scratch:
+        return None
+    there = Target({"dbname": "postgres", **settings.scratch}, settings.connect_timeout_s)
+    return _Place(there, f"PostgreSQL on {there.place}", own=False)
+
+
+def _cluster(stack: ExitStack, settings: Settings, like: Connection | None) -> _Place | None:
+    """Return a cluster of its own, of the target's major version or the newest here."""
+    from . import clusters
+
+    programs = clusters.installed(like.info.server_version // 10000 if like else 0)
+    server = stack.enter_context(clusters.running(programs))
+    there = {"host": server.host, "port": str(server.port), "user": server.user}
+    target = Target({**there, "dbname": "template1"}, settings.connect_timeout_s)
+    return _Place(target, "embedded PostgreSQL", own=True)
+
+
+def _beside(_: ExitStack, settings: Settings, like: Connection | None) -> _Place | None:
+    """Return the target's own server, if it is shown to be on this machine."""
+    if like is None or not is_local(like):
+        return None
+    there = {**like.info.get_parameters(), "password": like.info.password}
+    target = Target({k: v for k, v in there.items() if v}, settings.connect_timeout_s)
+    return _Place(target, f"PostgreSQL on {target.place}, the target's own server", own=False)
+
+
+@contextmanager
+def _connected(place: _Place) -> Iterator[Connection]:
+    said = ""
+    try:
+        conn = place.target.once(_APPLICATION)
+    except psycopg.OperationalError as error:
+        said = one_line(str(error).removeprefix("connection failed: "))
+    if said:  # raised out here: libpq's own error, which may quote the password, is no __context__
+        raise SettingsError(
+            f"Cannot connect to {place.target.shown} for a disposable database: {said}", _ADVICE
+        )
+    with conn:
+        yield conn
+
+
+def _check(conn: Connection, place: _Place, like: Connection | None, model: _Like | None) -> None:
+    """Raise `SettingsError` if the server cannot stand for the target's."""
+    if ours.ask(conn, "SELECT pg_catalog.pg_backend_pid()") != [(conn.info.backend_pid,)]:
+        raise SettingsError(f"A pooler is between here and {place.shown}.", _ADVICE)
+    major = conn.info.server_version // 10000
+    wanted = like.info.server_version // 10000 if like else major
+    if major != wanted:
+        raise SettingsError(
+            f"{place.shown} is of major version {major}, and the target is PostgreSQL {wanted}.",
+            _ADVICE,
+        )
+    lacks = [str(name) for (name,) in ours.ask(conn, _LACKS, [model.extensions])] if model else []
+    if lacks:
+        raise SettingsError(
+            f"{place.shown} {major} lacks what the target uses: extension {', '.join(lacks)}.",
+            f"Install it there. {_ADVICE}",
+        )
+
+
+# Make and drop
+
+
+def _create(conn: Connection, name: str, model: _Like | None) -> None:
+    """Create the database, with the target's locale if that is known there."""
+    quoted = sql.Identifier(name).as_string(None)
+    if name == "postgres":  # in a cluster of its own, where it is not needed
+        conn.execute(b"DROP DATABASE postgres")
+    ours.ask(conn, _LOCK, [name])
+    create = f"CREATE DATABASE {quoted} TEMPLATE template0"
+    if model is None:
+        conn.execute(create.encode())
+        return
+    encoding = f" ENCODING {sql.Literal(model.encoding).as_string(conn)}"
+    try:
+        conn.execute(f"{create}{encoding}{_locale(conn, model)}".encode())
+    except psycopg.Error:  # this machine, or this build of PostgreSQL, does not have that locale
+        conn.execute(f"{create}{encoding} LC_COLLATE 'C' LC_CTYPE 'C'".encode())
+
+
+def _locale(conn: Connection, model: _Like) -> str:
+    def quoted(text: str) -> str:
+        return sql.Literal(text).as_string(conn)
+
+    locale = f" LC_COLLATE {quoted(model.collate)} LC_CTYPE {quoted(model.ctype)}"
+    if model.provider == "i" and model.locale:
+        return f"{locale} LOCALE_PROVIDER icu ICU_LOCALE {quoted(model.locale)}"
+    if model.provider == "b" and model.locale:
+        return f"{locale} LOCALE_PROVIDER builtin BUILTIN_LOCALE {quoted(model.locale)}"
+    return f"{locale} LOCALE_PROVIDER libc" if model.provider else locale
+
+
+def _drop(conn: Connection, name: str) -> None:
+    force = " WITH (FORCE)" if conn.info.server_version >= 130000 else ""
+    with suppress(psycopg.Error):  # the next one removes it
+        conn.execute(
+            f"DROP DATABASE IF EXISTS {sql.Identifier(name).as_string(None)}{force}".encode()
+        )
+
+
+def _remove_left(conn: Connection) -> None:
+    """Drop what killed processes have left: nobody holds its lock."""
+    for (name,) in ours.ask(conn, _LEFT, [PREFIX]):
+        if ours.ask(conn, _LOCK, [name]) == [(True,)]:
+            _drop(conn, str(name))
+
+
+def _prepared(conn: Connection, name: str, model: _Like | None, place: _Place) -> str:
+    """Give the database what a session of the target has, and return who connects to it."""
+    user = place.target.parameters.get("user", conn.info.user)
+    if place.own and model:
+        user = model.user
+        names = [n for n in model.roles if n not in (place.target.parameters["user"], user)]
+        made = [f"CREATE ROLE {sql.Identifier(n).as_string(None)}" for n in names]
+        if user != place.target.parameters["user"]:
+            made.append(f"CREATE ROLE {sql.Identifier(user).as_string(None)} SUPERUSER LOGIN")
+        if made:
+            conn.execute(";".join(made).encode())
+        owned = f"ALTER DATABASE {{}} OWNER TO {sql.Identifier(user).as_string(None)}"
+        conn.execute(owned.format(sql.Identifier(name).as_string(None)).encode())
+    for setting in model.settings if model else ():
+        key, _, value = setting.partition("=")
+        if not _NOT_THERE.search(key):
+            with suppress(psycopg.Error):  # of an extension, or not this role's to set
+                _set(conn, name, key, value)
+    return user
+
+
+def _set(conn: Connection, database: str, key: str, value: str) -> None:
+    """Set it for the database. The value of a list is a list, not a string."""
+    alter = sql.SQL("ALTER DATABASE {} SET {} ").format(
+        sql.Identifier(database), sql.Identifier(*key.split("."))
+    )
+    if key != "search_path":
+        conn.execute(alter + sql.SQL("TO {}").format(sql.Literal(value)))
+        return
+    ours.execute(conn, [("SELECT pg_catalog.set_config('search_path', %s, false)", [value])])
+    conn.execute(alter + sql.SQL("FROM CURRENT"))
+    conn.execute(b"RESET search_path")

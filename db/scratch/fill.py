@@ -1,0 +1,110 @@
+"""What is put into a disposable database: the target's schema, or what the files make."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Collection
+
+import psycopg
+from psycopg import sql
+
+from ..engine import ledger
+from ..engine.place import Ledger
+from ..engine.runner import Run
+from ..errors import MigrationsError, one_line
+from ..events import Event
+from ..files.plan import Goal
+from ..server import ours
+from ..server.connection import Target
+from ..server.ours import Connection
+from ..server.programs import program, reached
+from .database import Scratch
+
+_LOCK_WAIT = "--lock-wait-timeout=5s"
+# psql's own lines around the statements, and settings that older servers do not have.
+_HEAD = re.compile(rb"^(\\restrict .*|SET \w+_timeout = 0;)$", re.MULTILINE)
+_TAIL = re.compile(rb"^\\unrestrict .*$", re.MULTILINE)
+_HAS_PUBLIC = "SELECT pg_catalog.to_regnamespace('public') IS NOT NULL"
+_FIRST = b"\n-- Name: "
+_ROWS = "COPY {} ({}) TO STDOUT"
+_FILLED = "COPY {} ({}) FROM STDIN"
+
+
+def copy(target: Target, conn: Connection, book: Ledger, scratch: Scratch) -> None:
+    """Copy the target's schema and the rows of its ledger. Nothing else of it is read.
+
+    `conn` is in a transaction of the target, whose state is copied. In a cluster of its own owners
+    and privileges are copied too; elsewhere their roles may not be there. Raise `MigrationsError`
+    if pg_dump fails, or what it says cannot be loaded.
+    """
+    text = _dumped(target, conn, scratch)
+    with scratch.target.once("invoke db scratch") as there:
+        try:
+            there.execute(text)
+        except psycopg.Error as error:
+            said = one_line(error.diag.message_primary or str(error))
+            raise MigrationsError(
+                f"The target's schema cannot be loaded into {scratch.shown}: {said}",
+                "Nothing was executed on the target.",
+            ) from None
+        if book.exists:
+            _copy_rows(conn, there, book)
+
+
+def _dumped(target: Target, conn: Connection, scratch: Scratch) -> bytes:
+    """Return the statements of the schema, all as one connection without psql takes them."""
+    arguments, env = reached(target)
+    command = [program("pg_dump", conn.info.server_version // 10000), *arguments]
+    command += ["--schema-only", "--encoding=UTF8", "--no-tablespaces", _LOCK_WAIT]
+    if not scratch.own:
+        command += ["--no-owner", "--no-privileges"]
+    snapshot = conn.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
+    assert snapshot is not None
+    command.append(f"--snapshot={snapshot[0]}")
+    done = subprocess.run(command, env=env, capture_output=True, check=False)
+    if done.returncode:
+        said = one_line(done.stderr.decode(errors="replace"))
+        raise MigrationsError(f"pg_dump failed: {said}", "Nothing was executed on the target.")
+    head, named, rest = done.stdout.partition(_FIRST)
+    body, last, tail = rest.rpartition(b"\n--\n-- PostgreSQL database dump complete")
+    (has_public,) = ours.ask(conn, _HAS_PUBLIC)[0]
+    first = b"" if has_public else b"DROP SCHEMA public;\n"  # which a new database has
+    return first + _HEAD.sub(b"", head) + named + body + last + _TAIL.sub(b"", tail)
+
+
+def _copy_rows(conn: Connection, there: Connection, book: Ledger) -> None:
+    names = [book.table, *([f"{book.table}_unfinished"] if book.has_unfinished else [])]
+    for name in names:
+        table = sql.Identifier(book.schema, name)
+        with conn.cursor() as cursor:
+            cursor.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(table))
+            columns = [column.name for column in cursor.description or ()]
+        listed = sql.SQL(", ").join(map(sql.Identifier, columns))
+        out = sql.SQL(_ROWS).format(table, listed)
+        back = sql.SQL(_FILLED).format(table, listed)
+        with conn.cursor().copy(out) as rows, there.cursor().copy(back) as copied:
+            for row in rows:
+                copied.write(row)
+    with ours.transaction(there):
+        ledger.mend(there, book)
+
+
+def replay(
+    scratch: Scratch,
+    show: Callable[[Event], None] = lambda _: None,
+    *,
+    schema: bool = True,
+    among: Collection[str] | None = None,
+    to: str = "",
+) -> list[str]:
+    """Run the base `schema`, if the project has one, and the files, by the engine.
+
+    `among`: of all pending files just these; `to`: up to this one. Return the executed files; raise
+    as `Run.events` does.
+    """
+    chosen = None if among is None else frozenset(among)
+    run = Run(scratch.target, scratch.settings, Goal("db.migrate", schema, to=to, among=chosen))
+    for event in run.events():
+        show(event)
+    return run.executed

@@ -1,0 +1,81 @@
+"""A URL, or PG* variables -> libpq's parameters, and never a password in an error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from .errors import SettingsError
+
+
+def variables(values: Mapping[str, str]) -> dict[str, str]:
+    """Return libpq's PG* variables as parameters, so that .env may hold them too.
+
+    https://www.postgresql.org/docs/current/libpq-envars.html
+    """
+    from psycopg import pq
+
+    known = {o.envvar.decode(): o.keyword.decode() for o in pq.Conninfo.get_defaults() if o.envvar}
+    return {known[name]: value for name, value in values.items() if name in known}
+
+
+def parse(url: str, name: str = "DATABASE_URL") -> dict[str, str]:
+    """Return libpq's parameters of a URL or keyword string; never quote it in an error.
+
+    `name` is the setting that holds it. Raise `SettingsError` if it is not understood.
+    """
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    if "://" in url:
+        _check(url, name)
+    elif "=" not in url:
+        raise SettingsError(
+            f"{name} is not a PostgreSQL URL.",
+            "It looks like postgresql://user:password@host:5432/name"
+            + (", or embedded:" if name == "DATABASE_URL" else ""),
+        )
+    try:
+        return {k: str(v) for k, v in conninfo_to_dict(url).items() if v is not None}
+    except ProgrammingError as error:
+        # libpq's message may quote the password, unless it names a parameter.
+        unknown = re.search(
+            r'invalid (?:URI query parameter|connection option):? "(\w+)"', str(error)
+        )
+        if unknown and "password=" not in url:  # it could be what follows a space or & in it
+            message = f"{name} has a parameter that libpq does not know: {unknown[1]}"
+            raise SettingsError(message, "Remove it; sslmode=require replaces ssl=true.") from None
+        raise SettingsError(
+            f"{name} cannot be understood.",
+            "Percent-encode special characters, or set PGHOST, PGUSER, PGPASSWORD, … instead.",
+        ) from None
+
+
+def _check(url: str, name: str) -> None:
+    """Refuse what libpq would read as something else than was meant, naming the character."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("postgresql", "postgres"):
+        raise SettingsError(
+            f"{name} begins with {scheme.split(':')[0]}://, which is not PostgreSQL's scheme."
+            if re.fullmatch(r"[\w+.:-]+", scheme)
+            else f"{name} does not begin with postgresql://.",
+            "Write postgresql://user:password@host:5432/name.",
+        )
+    from urllib.parse import quote
+
+    before, at, _ = rest.rpartition("@")
+    if not at or before.startswith("/"):
+        return
+    _, _, password = before.partition(":")
+    for character in "@/?#[] ":
+        if character in before:
+            raise SettingsError(
+                f"The user or password in {name} holds '{character}', "
+                f"which must be written {quote(character, safe='')} there.",
+                "Or set PGPASSWORD (and PGUSER), which need no escaping.",
+            )
+    if re.search(r"%(?![0-9A-Fa-f]{2})", password):
+        raise SettingsError(
+            f"The password in {name} holds '%', which must be written %25 there.",
+            "Or set PGPASSWORD, which needs no escaping.",
+        )
