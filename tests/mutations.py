@@ -840,6 +840,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "our own questions are asked on the search_path of the file",
         'SETTINGS = b"SET LOCAL search_path = pg_catalog, pg_temp"',
         'SETTINGS = b"SET LOCAL search_path = public, pg_catalog"',
-        (ours("no_function_or_operator"),),
+        (ours("finds_only_what_the_server_has"),),
     ),
 )

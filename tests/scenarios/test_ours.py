@@ -15,6 +15,7 @@ from pglast.visitors import Visitor
 from psycopg import sql
 from psycopg.rows import TupleRow
 
+from db.server.ours import Connection, ask
 from tests.conftest import Project, Result
 from tests.servers import Cluster
 
@@ -386,3 +387,15 @@ def test_an_ordinary_role_gains_nothing_by_an_overload(project: Project) -> None
         finally:
             conn.execute("DROP OWNED BY mallory CASCADE")
             conn.execute("DROP ROLE mallory")
+
+
+def test_a_question_of_ours_finds_only_what_the_server_has(url: str) -> None:
+    with Connection.connect(url, autocommit=True) as conn:
+        conn.execute("CREATE TABLE public.theirs (); CREATE TEMPORARY TABLE pg_class ()")
+        conn.execute("SET search_path = public")
+        assert ask(
+            conn,
+            "SELECT pg_catalog.to_regclass('theirs'),"
+            " pg_catalog.to_regclass('pg_class')::pg_catalog.oid::pg_catalog.int8",
+        ) == [(None, 1259)]
+        assert conn.execute("SELECT current_setting('search_path')").fetchone() == ("public",)
