@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -120,10 +120,13 @@ def usable(binaries: Path, who: Account) -> Path:
     return binaries
 
 
-def initdb(binaries: Path, data: Path, who: Account, *locks: int) -> None:
+def initdb(
+    binaries: Path, data: Path, who: Account, *locks: int, options: Sequence[str] = ()
+) -> None:
     """Make a data directory. Killed half-way, it leaves nothing that looks like one.
 
-    `locks` are open files that stay open, and so locked, if initdb outlives this process.
+    `locks` are open files that stay open, and so locked, if initdb outlives this process; `options`
+    are more of initdb's own.
     """
     new = data.with_name(data.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
@@ -134,7 +137,7 @@ def initdb(binaries: Path, data: Path, who: Account, *locks: int) -> None:
     command = [str(binaries / "initdb"), "-D", str(new), "-U", SUPERUSER, "--auth=trust"]
     try:
         subprocess.run(
-            [*command, "--encoding=UTF8", *locale],
+            [*command, "--encoding=UTF8", *locale, *options],
             check=True,
             capture_output=True,
             text=True,
