@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .commands import baseline as _baseline
 from .commands import plan as _plan
+from .commands import rehearse as _rehearse
 from .commands import rollback as _rollback
 from .commands import status as _status
 from .commands import verify as _verify
@@ -23,6 +24,7 @@ from .engine.runner import Run
 from .errors import MigrationsError
 from .events import Event
 from .files.plan import Entry, Goal
+from .rehearsal.stage import Outcome
 from .server import connection
 from .settings import Settings
 
@@ -78,6 +80,28 @@ def plan(
     chosen = _settings(url, folder, schema, settings)
     goal = Goal(schema=_has_schema(url, schema) and not only, only=only, to=to)
     return _plan.plan(chosen, _Listener(on_event), goal).steps
+
+
+def rehearse(
+    url: str | Settings,
+    folder: str | Path | None = None,
+    *,
+    schema: str | Path | None = None,
+    to: str = "",
+    only: str = "",
+    longest_s: float = 1.0,
+    settings: Mapping[str, str] | None = None,
+    on_event: OnEvent | None = None,
+) -> Outcome:
+    """Run the pending files on a copy of the schema, and return what they would do to the target.
+
+    `only`: one file; `to`: up to that one. `findings` are what others may wait for longer than
+    `longest_s` seconds. Nothing is written; an error is that of a file that would fail.
+    """
+    chosen = _settings(url, folder, schema, settings)
+    goal = Goal("db.rehearse", only=only, to=to)
+    longest_ms = round(1000 * longest_s)
+    return _rehearse.rehearse(chosen, _Listener(on_event), goal, longest_ms=longest_ms)
 
 
 def verify(

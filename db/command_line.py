@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reporting(c: Context, names: set[str], *, json: bool) -> Iterator[screen.Report]:
+def reporting(
+    c: Context, names: set[str], *, json: bool, markdown: bool = False
+) -> Iterator[screen.Report]:
     """Make errors of ours a message and an exit code, and signals an orderly end.
 
     `names` are the commands', which texts spell as the person has typed this one.
     """
-    report = screen.choose(json=json, names=names)
+    report = screen.choose(json=json, markdown=markdown, names=names)
     try:
         if c.config.run.dry:
             raise SettingsError("--dry does not keep SQL from running.", "See: invoke db.plan")

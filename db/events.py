@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from .errors import Diagnostic
+from .errors import Diagnostic, Location
 
 
 def placed(host: str, port: int | str) -> str:
@@ -117,6 +117,86 @@ class Finished(NamedTuple):
     duration_ms: int
 
 
+class Rehearsing(NamedTuple):
+    """A file whose statements follow. `transaction`: the whole of it is one."""
+
+    filename: str
+    shown: str  # as people type it
+    transaction: bool
+
+
+class TableLock(NamedTuple):
+    """A lock on a table that was there before; `of_index`: on an index of it."""
+
+    schema: str
+    table: str
+    mode: str
+    of_index: bool
+
+
+class Work(NamedTuple):
+    """What a statement does to a table that was there before.
+
+    `what`: reads, indexes, rewrites (bytes), empties, changes (rows). `amount` is None where that
+    is unknown; `most`: it may be less.
+    """
+
+    schema: str
+    table: str
+    what: str
+    amount: int | None
+    most: bool
+
+
+class Rehearsed(NamedTuple):
+    """What a statement would do. A range of seconds; None: unknown, as the sizes are."""
+
+    filename: str
+    location: Location
+    statement: str  # its beginning
+    transaction: bool  # it runs in one
+    locks: tuple[TableLock, ...]  # that it takes
+    work: tuple[Work, ...]
+    low_s: float | None
+    high_s: float | None
+
+
+class Finding(NamedTuple):
+    """Something that others would wait for, from a statement to the end of its transaction.
+
+    `blocks`: reads, writes, and rows for writes to rows that it has changed. `reason`: what lasts.
+    """
+
+    filename: str
+    location: Location
+    schema: str
+    table: str
+    mode: str
+    blocks: tuple[str, ...]
+    transaction: bool  # up to its COMMIT; otherwise to the end of the statement
+    low_s: float | None
+    high_s: float | None
+    reason: str
+    instead: str
+    page: str
+
+
+class Undone(NamedTuple):
+    """A companion was tried. `differences`: how the schema is not what it was before the file."""
+
+    filename: str
+    shown: str
+    differences: tuple[str, ...]
+
+
+class Concluded(NamedTuple):
+    """The rehearsal is over. `stopping`: the files with findings."""
+
+    files: tuple[str, ...]
+    stopping: tuple[str, ...]
+    duration_ms: int
+
+
 Event: TypeAlias = (
     Connected
     | Note
@@ -128,4 +208,9 @@ Event: TypeAlias = (
     | Waiting
     | Reconnected
     | Finished
+    | Rehearsing
+    | Rehearsed
+    | Finding
+    | Undone
+    | Concluded
 )

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 _JSON = {"json": "print one JSON object a line, as docs/events.md describes"}
 
 
-def _reporting(c: Context, json: bool) -> AbstractContextManager[Report]:
+def _reporting(c: Context, json: bool, *, markdown: bool = False) -> AbstractContextManager[Report]:
     names = {task.name for task in globals().values() if isinstance(task, Task)}
-    return line.reporting(c, {name.replace("_", "-") for name in names}, json=json)
+    return line.reporting(
+        c, {name.replace("_", "-") for name in names}, json=json, markdown=markdown
+    )
 
 
 @task(help=_JSON)
@@ -121,6 +123,46 @@ def plan(  # noqa: PLR0917  # its arguments are the command's options
         otherwise = Goal("db.migrate-run") if goal.schema else None
         made = command.plan(line.settings(c, report), report, goal, otherwise=otherwise)
         command.show(made, report, goal)
+
+
+@task(
+    help={
+        "name": "the one file to rehearse",
+        "to": "the last file to rehearse",
+        "replay": "no target: on what the files before make; sizes are unknown",
+        "check": "exit with 3 if others may wait for longer than --longest",
+        "longest": "how long others may wait: 1s unless given",
+        "markdown": "print Markdown, for a pull request",
+        **_JSON,
+    }
+)
+def rehearse(  # noqa: PLR0917  # its arguments are the command's options
+    c: Context,
+    name: str = "",
+    to: str = "",
+    replay: bool = False,
+    check: bool = False,
+    longest: str = "1s",
+    markdown: bool = False,
+    json: bool = False,
+) -> None:
+    """Show what each pending statement would do to the target: locks, reads, how long.
+
+    The files run on a copy of the target's schema. Of the target itself only the catalog is read.
+    Each .down.sql is tried on the copy as well.
+    """
+    with _reporting(c, json, markdown=markdown) as report:
+        from .commands import rehearse as command
+        from .settings import duration
+
+        if name and to:
+            raise SettingsError("Say which one: --name or --to.")
+        longest_ms = duration("--longest", line.given("--longest", longest), "s")
+        goal = Goal("db.rehearse", only=line.given("--name", name), to=line.given("--to", to))
+        settings = line.settings(c, report, required=not replay)
+        outcome = command.rehearse(settings, report, goal, replayed=replay, longest_ms=longest_ms)
+        if check:
+            command.check(outcome, longest)
 
 
 @task(

@@ -28,6 +28,7 @@ COLOURS = {
     "server": "#6eaaf0",
     "engine": "#f0c064",
     "scratch": "#b8c45a",
+    "rehearsal": "#e0b0a0",
     "commands": "#f09a70",
     "screen": "#c892ea",
     "roof": "#f07178",

@@ -1,8 +1,8 @@
 """Make the pictures of the documentation: `python docs/pictures.py`, in the project's folder.
 
-docs/migrate.svg and docs/failure.svg are what two real runs print on a terminal of 80 columns, on a
-server that is made for them and removed again. Its port is PostgreSQL's own, 5432, which must be
-free. docs/floors.svg shows the code, and needs no server: `python docs/pictures.py floors`.
+docs/migrate.svg, failure.svg and rehearse.svg are what real runs print on a terminal of 80 columns,
+on a server that is made for them and removed again. Its port is PostgreSQL's own, 5432, which must
+be free. docs/floors.svg shows the code, and needs no server: `python docs/pictures.py floors`.
 """
 
 from __future__ import annotations
@@ -77,6 +77,32 @@ UPDATE messages
 SET delivered_at = coalesce(read_at, sent_on)
 WHERE status = 'read' AND delivered_at IS NULL;
 """
+LANGUAGE = """\
+-- Migration: 007_add_contacts_region
+-- Created at: 2026-11-28
+-- Description: The region that a contact is written to from.
+
+ALTER TABLE contacts ADD COLUMN region text;
+
+UPDATE contacts SET region = 'eu';
+
+ALTER TABLE contacts ALTER COLUMN region SET NOT NULL;
+"""
+INDEX = """\
+-- Migration: 008_add_contacts_name_index
+-- Created at: 2026-11-28
+-- Description: Contacts are searched by name.
+-- migrate: no-transaction
+
+CREATE INDEX CONCURRENTLY contacts_name_idx ON contacts (full_name);
+"""
+CONTACTS = """\
+INSERT INTO users (id, email, full_name)
+VALUES ('00000000-0000-4000-8000-000000000001', 'shop@customer.example', 'A shop');
+INSERT INTO contacts (user_id, phone_number, full_name)
+SELECT '00000000-0000-4000-8000-000000000001', '+49' || n, 'Customer ' || n
+FROM generate_series(100000000, 100399999) AS n;
+"""
 LATER = "ALTER TABLE messages VALIDATE CONSTRAINT messages_timestamps_check;\n"
 
 # Some programs drop the spaces that a text begins with, so it is moved instead.
@@ -92,7 +118,8 @@ def examples() -> dict[str, str]:
     """Return the files that migrations/README.md shows, by their names."""
     text = (ROOT / "migrations" / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sql\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return {f"{re.findall(r'-- Migration: (.*)', block)[0]}.sql": block for block in blocks}
+    named = ((re.search(r"-- Migration: (.*)", block), block) for block in blocks)
+    return {f"{found[1]}.sql": block for found, block in named if found}
 
 
 def on_a_terminal(project: Project, *arguments: str) -> str:
@@ -181,6 +208,16 @@ def runs() -> None:
         project.write("006_validate_timestamps.sql", LATER)
         command = "invoke db.migrate-run"
         draw(DOCS / "failure.svg", command, on_a_terminal(project, *command.split()[1:]))
+
+        for name in ("005_mark_delivered.sql", "006_validate_timestamps.sql"):
+            (project.migrations / name).unlink()
+        project.write("007_add_contacts_region.sql", LANGUAGE)
+        project.write("008_add_contacts_name_index.sql", INDEX)
+        with cluster.connect(DATABASE) as conn:
+            conn.execute(CONTACTS.encode())
+            conn.execute("VACUUM ANALYZE contacts")
+        command = "invoke db.rehearse"
+        draw(DOCS / "rehearse.svg", command, on_a_terminal(project, *command.split()[1:]))
     finally:
         cluster.remove()
         shutil.rmtree(folder)

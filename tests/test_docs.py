@@ -278,22 +278,24 @@ def spelled(mode: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", mode.removesuffix("Lock")).upper()
 
 
+# The table `t` of docs/safe-migrations.md and what belongs to it.
+TABLE = """
+CREATE TABLE other (id int PRIMARY KEY);
+CREATE TABLE t (id int PRIMARY KEY, a int, v varchar(10), other_id int);
+INSERT INTO other VALUES (1);
+INSERT INTO t SELECT n, n, 'x', 1 FROM generate_series(1, 100) n;
+ALTER TABLE t ADD CONSTRAINT t_positive CHECK (a > 0) NOT VALID;
+CREATE INDEX t_a ON t (a);
+CREATE UNIQUE INDEX t_a_unique ON t (a);
+CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER t_guard BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();
+"""
+
+
 @pytest.fixture
 def table(conn: psycopg.Connection[tuple[object, ...]]) -> int:
-    """The table `t` of docs/safe-migrations.md and what belongs to it; its oid."""
-    conn.execute(
-        """
-        CREATE TABLE other (id int PRIMARY KEY);
-        CREATE TABLE t (id int PRIMARY KEY, a int, v varchar(10), other_id int);
-        INSERT INTO other VALUES (1);
-        INSERT INTO t SELECT n, n, 'x', 1 FROM generate_series(1, 100) n;
-        ALTER TABLE t ADD CONSTRAINT t_positive CHECK (a > 0) NOT VALID;
-        CREATE INDEX t_a ON t (a);
-        CREATE UNIQUE INDEX t_a_unique ON t (a);
-        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
-        CREATE TRIGGER t_guard BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();
-        """
-    )
+    """The table `t`; its oid."""
+    conn.execute(TABLE)
     row = conn.execute("SELECT 't'::regclass::oid::int").fetchone()
     assert row and isinstance(row[0], int)
     return row[0]
@@ -526,7 +528,7 @@ def test_links_lead_somewhere(page: str) -> None:
             assert anchor in map(slug, headings), link
 
 
-@pytest.mark.parametrize("name", ["migrate", "failure"])
+@pytest.mark.parametrize("name", ["migrate", "failure", "rehearse"])
 def test_a_picture_shows_no_machine_and_loads_nothing(name: str) -> None:
     svg = text_of(f"docs/{name}.svg")
     assert "localhost:5432" in svg

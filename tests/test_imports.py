@@ -33,14 +33,27 @@ FLOORS = {
         *("recovery", "account", "transaction", "runner", "rollback"),
     ],
     "scratch": ["clusters", "database", "fill"],
+    "rehearsal": [
+        *("locks", "seen", "measured", "outside", "run", "sizes", "charges", "findings"),
+        *("told", "schema", "undone", "stage"),
+    ],
     "commands": [
         *("opened", "init", "status", "as_sql", "plan", "verify"),
-        *("baseline", "repair", "rollback", "database", "rows", "dump"),
+        *("baseline", "repair", "rollback", "database", "rows", "dump", "rehearse"),
     ],
 }
 ORDER = [f"{floor}.{room}".strip(".") for floor, rooms in FLOORS.items() for room in rooms]
 ORDER += ["api", "command_line", "tasks", "program"]
-SCREEN_ROOMS = ("stream", "tables", "json_lines", "lines", "spelling", "report")
+SCREEN_ROOMS = (
+    "stream",
+    "tables",
+    "json_lines",
+    "rehearsal",
+    "lines",
+    "markdown",
+    "spelling",
+    "report",
+)
 SCREEN = {f"screen.{room}" for room in SCREEN_ROOMS}
 PURE = [room for room in ORDER if room.startswith(("sql.", "files."))]
 

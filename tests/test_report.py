@@ -32,7 +32,9 @@ from db.events import (
     Progress,
     Reconnected,
     Retrying,
+    TableLock,
     Waiting,
+    Work,
 )
 from db.screen.lines import Lines, humanised
 from db.screen.report import choose
@@ -642,6 +644,9 @@ TYPES = {
     tuple[str, ...]: "list of strings",
     tuple[Blocker, ...]: "list of blockers",
     Diagnostic: "diagnostic",
+    Location: "location",
+    tuple[TableLock, ...]: "list of locks",
+    tuple[Work, ...]: "list of works",
 }
 
 
@@ -659,6 +664,7 @@ def documented() -> dict[str, list[tuple[str, str]]]:
 def test_the_document_has_every_event_field_and_type() -> None:
     records: dict[str, type] = {kind.__name__.lower(): kind for kind in typing.get_args(Event)}
     records |= {"blocker": Blocker, "diagnostic": Diagnostic, "location": Location}
+    records |= {"lock": TableLock, "work": Work}
     expected = {
         name: [(f, TYPES[hint]) for f, hint in typing.get_type_hints(kind).items()]
         for name, kind in records.items()

@@ -66,7 +66,8 @@ class Recovery:
                 "Look into the server's log, then: invoke db.status",
             )
         try:
-            session = yield from Session.open(target, lost.settings, create=False, again=True)
+            opened = type(lost).open(target, lost.settings, create=False, again=True)
+            session = yield from opened
         except ConnectionFailed as again:
             raise ConnectionLost(
                 f"The connection was lost {under_way}",

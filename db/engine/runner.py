@@ -37,6 +37,7 @@ class Run:
     """One run. `events()` does it."""
 
     _accounts = Account
+    _sessions = Session
 
     def __init__(self, target: Target, settings: Settings, goal: Goal) -> None:
         self._target = target
@@ -65,7 +66,7 @@ class Run:
         if self._goal.schema:  # before a database is made that would stay empty
             paths(folder, self._settings.shown(folder))
         try:
-            self._session = yield from Session.open(
+            self._session = yield from self._sessions.open(
                 self._target, self._settings, create=self._goal.schema
             )
         except KeyboardInterrupt as stop:

@@ -67,6 +67,8 @@ def _dumped(target: Target, conn: Connection, scratch: Scratch) -> bytes:
         said = one_line(done.stderr.decode(errors="replace"))
         raise MigrationsError(f"pg_dump failed: {said}", "Nothing was executed on the target.")
     head, named, rest = done.stdout.partition(_FIRST)
+    if not named:  # there is nothing in it
+        return b""
     body, last, tail = rest.rpartition(b"\n--\n-- PostgreSQL database dump complete")
     (has_public,) = ours.ask(conn, _HAS_PUBLIC)[0]
     first = b"" if has_public else b"DROP SCHEMA public;\n"  # which a new database has

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from .. import events as e
 from ..errors import Diagnostic, MigrationsError, StatementFailed
-from . import tables
+from . import rehearsal, tables
 from .stream import Cell, write
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {0x09, 0x0A}, "\uf
 # any space, and the older `##[` anywhere.
 _COMMANDS = re.compile(r"(?m)^\s*:(?=:)|#(?=#\[)")
 _BESIDE = "    executed  1234 ms"
+_OF_A_REHEARSAL = (e.Rehearsing, e.Rehearsed, e.Finding, e.Undone, e.Concluded)
 _COLOURS = dict.fromkeys(("changed", "missing", "renamed", "unfinished"), "bold red")
 _COLOURS |= {"executed": "green"} | dict.fromkeys(("pending", "out of order"), "yellow")
 
@@ -49,12 +50,16 @@ class Lines:
         self._notices: list[Diagnostic] = []
         self._said: dict[str, float] = {}  # what lasts, and when it was said
         self._live: Live | None = None
+        self._rehearsed: list[e.Rehearsed] = []  # kept until their file has no more
 
-    def event(self, event: e.Event) -> None:
+    def event(self, event: e.Event) -> None:  # noqa: PLR0912  # a branch an event
         if isinstance(event, e.Progress | e.Waiting):
             self._lasts(event)
             return
         self.close()
+        if isinstance(event, _OF_A_REHEARSAL):
+            self._of_a_rehearsal(event)
+            return
         match event:
             case e.Connected():
                 self._say(str(event))
@@ -88,8 +93,37 @@ class Lines:
             case e.Finished(executed_now, duration_ms) if executed_now:
                 self._say(f"{_files(len(executed_now))} executed in {humanised(duration_ms)}")
 
+    def _of_a_rehearsal(self, event: e.Event) -> None:
+        if isinstance(event, e.Rehearsed):
+            self._rehearsed.append(event)
+            return
+        self._say_rehearsed()
+        match event:
+            case e.Rehearsing(_, shown, transaction):
+                self._say("")
+                how = "one transaction" if transaction else "no transaction around it"
+                self._say((shown, "bold"), f", {how}")
+            case e.Finding():
+                first, *rest = rehearsal.finding(event, self._width(self._out))
+                self._say((first, "bold red"))
+                for line in rest:
+                    self._say(line)
+            case e.Undone(_, shown, differences):
+                self._say("")
+                self._say(shown, ": the schema is ", *_undone(differences))
+            case e.Concluded():
+                self._say("")
+                self._say(rehearsal.concluded(event))
+
+    def _say_rehearsed(self) -> None:
+        """Show the statements of a file, now that all are there to be aligned."""
+        done, self._rehearsed = self._rehearsed, []
+        for line in rehearsal.statements(done, self._width(self._out)):
+            self._say(line)
+
     def error(self, error: MigrationsError) -> None:
         self.close()
+        self._say_rehearsed()
         if isinstance(error, StatementFailed):
             self._say_file(error.filename, ("failed", "bold red"))
         if self._began:
@@ -245,6 +279,12 @@ def _one_line(text: str) -> str:
 
 def _blocked(blockers: tuple[e.Blocker, ...]) -> list[str]:
     return [f"blocked by {_one_line(str(blocker))}" for blocker in blockers]
+
+
+def _undone(differences: tuple[str, ...]) -> list[str | tuple[str, str]]:
+    if not differences:
+        return ["what it was before"]
+    return [("not what it was before", "bold red"), *(f"\n  {each}" for each in differences)]
 
 
 def _files(number: int) -> str:

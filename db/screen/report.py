@@ -10,14 +10,16 @@ from typing import TextIO, TypeAlias
 
 from .json_lines import JsonLines
 from .lines import Lines
+from .markdown import Markdown
 from .spelling import AS_WRITTEN, Spelled, typed
 
-Report: TypeAlias = "Lines | JsonLines | Spelled"
+Report: TypeAlias = "Lines | JsonLines | Markdown | Spelled"
 
 
 def choose(
     *,
     json: bool = False,
+    markdown: bool = False,
     stream: TextIO | None = None,
     environ: Mapping[str, str] = os.environ,
     names: Collection[str] = (),
@@ -32,7 +34,12 @@ def choose(
     for each in (out, sys.stderr):
         if isinstance(each, io.TextIOWrapper):
             each.reconfigure(errors="backslashreplace")  # an odd character must not end a run
-    report = JsonLines(out) if json else Lines(out, sys.stderr, environ)
+    lines = Lines(out, sys.stderr, environ)
+    report: Lines | JsonLines | Markdown = lines
+    if json:
+        report = JsonLines(out)
+    elif markdown:
+        report = Markdown(out, lines)
     prefix = typed(sys.argv, names)
     return report if prefix == AS_WRITTEN else Spelled(report, names, prefix)
 

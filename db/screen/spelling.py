@@ -10,6 +10,7 @@ from .. import events as e
 from ..errors import MigrationsError, StatementFailed
 from .json_lines import JsonLines
 from .lines import Lines
+from .markdown import Markdown
 from .stream import Cell
 
 AS_WRITTEN = "invoke db."
@@ -41,7 +42,9 @@ def respelled(text: str, names: Collection[str], prefix: str) -> str:
 class Spelled:
     """A report that spells commands like this one."""
 
-    def __init__(self, report: Lines | JsonLines, names: Collection[str], prefix: str) -> None:
+    def __init__(
+        self, report: Lines | JsonLines | Markdown, names: Collection[str], prefix: str
+    ) -> None:
         self._report, self._names, self._prefix = report, names, prefix
 
     def event(self, event: e.Event) -> None:

@@ -1,0 +1,58 @@
+"""Charges and findings -> the records that people and programs are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..events import Finding, Rehearsed, TableLock, Work
+from . import findings
+from .charges import Charge, Part
+from .measured import Lock, There
+
+
+def statement(charge: Charge, there: There) -> Rehearsed:
+    """Return what a statement would do."""
+    did, seconds = charge.did, charge.seconds
+    return Rehearsed(
+        did.filename,
+        did.location,
+        did.head,
+        not did.outside,
+        tuple(dict.fromkeys(_lock(lock, there) for lock in did.locks)),
+        tuple(_works(charge, there)),
+        seconds and seconds.low,
+        seconds and seconds.high,
+    )
+
+
+def _lock(lock: Lock, there: There) -> TableLock:
+    return TableLock(*there.name(there.top(lock.relation)), lock.mode, lock.of_index)
+
+
+def _works(charge: Charge, there: There) -> Iterator[Work]:
+    """Yield the works; those on partitions together, as on the table that they are of."""
+    parts: dict[tuple[int, str], list[Part]] = {}
+    for part in charge.parts:
+        parts.setdefault((there.top(part.table), part.what), []).append(part)
+    for (table, what), same in parts.items():
+        known = [part.amount for part in same if part.amount is not None]
+        amount = sum(known) if len(known) == len(same) else None
+        yield Work(*there.name(table), what, amount, any(part.most for part in same))
+
+
+def finding(found: findings.Finding, there: There) -> Finding:
+    """Return what others would wait for."""
+    did, seconds, heaviest = found.did, found.seconds, found.heaviest.did
+    return Finding(
+        did.filename,
+        did.location,
+        *there.name(found.table),
+        found.mode,
+        found.blocks,
+        not did.outside,
+        seconds and seconds.low,
+        seconds and seconds.high,
+        f"line {heaviest.location.line}: {heaviest.head}",
+        found.instead,
+        f"{findings.PAGE}#{found.anchor}",
+    )
