@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
@@ -83,6 +85,32 @@ def settings(c: Context, report: screen.Report | None = None, *, required: bool 
     if report and place != Path.cwd():
         report.event(Note(f"working in {place}"))
     return read(place, c.config.get("db"), required=required)
+
+
+def settings_of_many(c: Context) -> Callable[[str], Settings]:
+    """Return what makes the settings of one of many targets out of its URL."""
+    from .settings import of_many
+
+    return of_many(root(c), c.config.get("db"))
+
+
+def number(option: str, text: str) -> int:
+    """Return the number that is given."""
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
+        raise SettingsError(f"{option} needs a number, and {text} is none.")
+    return int(text)
+
+
+def retyped(command: str, options: Mapping[str, str | bool]) -> str:
+    """Return a command as it is to be typed again, with the options that are given."""
+    words = [command]
+    for name, value in options.items():
+        if value:
+            words += [
+                f"--{name.replace('_', '-')}",
+                *([] if value is True else [quote(str(value))]),
+            ]
+    return " ".join(words)
 
 
 def run(report: screen.Report, settings: Settings, goal: Goal) -> None:

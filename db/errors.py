@@ -10,6 +10,7 @@
     ├── LedgerError             the database is not in a state we can go on    exit 2
     ├── StatementFailed         the server refused a statement                 exit 1
     ├── ConnectionLost          the connection broke and did not come back     exit 1
+    ├── FleetFailed             some of many targets failed                    exit 1
     ├── CheckFailed             a check found something to report              exit 3
     └── Interrupted             SIGINT or SIGTERM                              exit 130, 143
 
@@ -202,6 +203,31 @@ class ConnectionLost(MigrationsError):
     """The connection broke in the middle of a run and could not be made again in time."""
 
 
+class FleetFailed(MigrationsError):
+    """Some of many targets failed, or were not begun because of that.
+
+    `failures`: for each error the names of the targets that failed with it. `outcomes`: what
+    became of each target, as `db.events.Target`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *advice: str,
+        failures: Sequence[tuple[MigrationsError, Sequence[str]]],
+        outcomes: Sequence[object] = (),
+    ) -> None:
+        super().__init__(message, *advice)
+        self.failures = tuple(failures)
+        self.outcomes = tuple(outcomes)
+        self.parts = tuple(error for error, _ in failures)
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """Return each error, whole, below the names of the targets that failed with it."""
+        return tuple(line for error, names in self.failures for line in _failed(error, names))
+
+
 class CheckFailed(MigrationsError):
     """A check found something that is not as it should be."""
 
@@ -216,6 +242,15 @@ class Interrupted(MigrationsError):
     def __init__(self, message: str, *advice: str, signal_number: int = 2) -> None:
         super().__init__(message, *advice)
         self.exit_code = 128 + signal_number  # type: ignore[misc]  # the shell's own convention
+
+
+def _failed(error: MigrationsError, names: Sequence[str]) -> list[str]:
+    many = f"{len(names):,} targets" if names[1:] else "1 target"
+    said = filter(None, (_placed(error), error.excerpt, *error.details, *error.advice[:1]))
+    return [
+        f"{many}: {listed(names, SHOWN)}",
+        *("  " + line for s in said for line in s.split("\n")),
+    ]
 
 
 def _placed(error: MigrationsError) -> str:

@@ -197,6 +197,51 @@ class Concluded(NamedTuple):
     duration_ms: int
 
 
+class Fleet(NamedTuple):
+    """How far many targets are. `waiting`: what one of them waits for, behind its name."""
+
+    targets: int
+    done: int
+    failed: int
+    under_way: int
+    elapsed_s: float
+    waiting: str = ""
+
+
+class Target(NamedTuple):
+    """What became of one of many targets.
+
+    `state`: executed, nothing to do, failed, interrupted, not begun. What it failed with is in the
+    fields that a failure has.
+    """
+
+    name: str
+    state: str
+    executed: tuple[str, ...] = ()
+    duration_ms: int = 0
+    error: str = ""
+    sqlstate: str = ""
+    message: str = ""
+    location: Location | None = None
+    outcome: str = ""
+
+
+class Standing(NamedTuple):
+    """Where one of many targets stands.
+
+    `state`: executed, behind, unfinished, changed, or failed, with the reason in `message`.
+    """
+
+    name: str
+    state: str
+    last: str = ""  # the newest file that is executed
+    pending: tuple[str, ...] = ()
+    unfinished: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    message: str = ""
+
+
 Event: TypeAlias = (
     Connected
     | Note
@@ -213,4 +258,7 @@ Event: TypeAlias = (
     | Finding
     | Undone
     | Concluded
+    | Fleet
+    | Target
+    | Standing
 )

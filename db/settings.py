@@ -119,6 +119,34 @@ def offline(
     return _settings(_own(*_levels(environ, root), committed), None, {}, root)
 
 
+def of_many(
+    root: Path, committed: object = None, environ: Mapping[str, str] | None = None
+) -> Callable[[str], Settings]:
+    """Return what makes the settings of each of many targets out of its URL; raise as `read` does.
+
+    What a URL leaves open, libpq's variables say: no database, nor a server beside the URL's.
+    """
+    env, written = _levels(environ, root)
+    base = _settings(_own(env, written, committed), None, {}, root)
+    completing = _libpq_variables({**written, **env})
+
+    def of(url: str) -> Settings:
+        if url.startswith("embedded:"):
+            raise SettingsError("An embedded server is none of many: it is DATABASE_URL's.")
+        named = _parse(url)
+        left_out = {"dbname"}
+        if "service" in named:  # whose file says where
+            left_out |= {*_SERVER.values(), "port", "user"}
+        elif named.keys() & {"host", "hostaddr"}:
+            left_out.update(_SERVER.values())
+        if not named.keys() & {"dbname", "service"}:
+            raise SettingsError("The URL names no database.")
+        below = {name: value for name, value in completing.items() if name not in left_out}
+        return base._replace(parameters={**below, **named})
+
+    return of
+
+
 def from_values(values: Mapping[str, str], url: str, root: Path | None = None) -> Settings:
     """Return the settings of a URL (libpq's, or `embedded:PATH`) and `MIGRATIONS_…` values.
 

@@ -66,6 +66,73 @@ def migrate_single(c: Context, name: str, json: bool = False) -> None:
         )
 
 
+@task(
+    help={
+        "targets": "a file with a URL a line, or name=URL",
+        "targets-from": "a query that DATABASE_URL answers with URLs, or names of its databases",
+        "schemas": "the schemas of DATABASE_URL's database that are LIKE this, such as tenant_%",
+        "only": "a file with names of targets, or what --json has printed: what is left of it",
+        "migrate": "what db.migrate does: base schemas, and databases that are missing",
+        "to": _TO,
+        "name": "what db.migrate-single --name NAME does",
+        "workers": "how many targets at a time; 8 unless given",
+        "canary": "how many targets before the others; 3 unless given",
+        "stop-after": "begin no more after so many failures; 5 unless given, 0: never",
+        "status": "show where each target stands; changes nothing",
+        "check": "with --status: exit with 3 unless everything is executed on all",
+        **_JSON,
+    }
+)
+def fleet(  # noqa: PLR0917  # its arguments are the command's options
+    c: Context,
+    targets: str = "",
+    targets_from: str = "",
+    schemas: str = "",
+    only: str = "",
+    migrate: bool = False,
+    to: str = "",
+    name: str = "",
+    workers: str = "8",
+    canary: str = "3",
+    stop_after: str = "5",
+    status: bool = False,
+    check: bool = False,
+    json: bool = False,
+) -> None:
+    """Run every pending migration on many databases, or on many schemas of one.
+
+    Each target has its own ledger, and nothing else is kept: running it again does what is left.
+    Canaries come first; it stops after some failures. Ctrl-C ends what is under way in order.
+    """
+    with _reporting(c, json) as report:
+        from .commands import fleet as command
+        from .fleets.crew import Limits
+
+        if sum(map(bool, (migrate, to, name, status))) > 1 or (check and not status):
+            raise SettingsError("Say which one: --migrate, --to, --name or --status (--check).")
+        source = command.Source(targets, targets_from, schemas, only)
+        goal = Goal(
+            line.retyped(
+                "db.fleet", {**source._asdict(), "migrate": migrate, "to": to, "name": name}
+            ),
+            schema=migrate,
+            only=line.given("--name", name),
+            to=line.given("--to", to),
+        )
+        limits = Limits(
+            line.number("--workers", workers),
+            line.number("--canary", canary),
+            line.number("--stop-after", stop_after),
+        )
+        with command.members(
+            source, lambda: line.settings(c, report), line.settings_of_many(c), report
+        ) as members:
+            if status:
+                command.status(members, limits, report, check=check)
+            else:
+                command.migrate(members, goal, limits, report)
+
+
 _YES = {"yes": "do not ask"}
 _CHECK = {"check": "exit with 3 unless everything is executed"}
 

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "db"
 
 # From the ground up. A room imports from the floors below its own, or beside it to the left.
 FLOORS = {
-    "": ["errors", "events", "durations", "urls", "settings"],
+    "": ["errors", "events", "durations", "pauses", "urls", "settings"],
     "sql": ["checksum", "kinds", "source", "positions", "lexer", "script"],
     "files": ["folder", "renames", "plan", "new", "lint"],
     "server": [
@@ -37,9 +37,10 @@ FLOORS = {
         *("locks", "seen", "measured", "outside", "run", "sizes", "charges", "findings"),
         *("told", "schema", "undone", "stage"),
     ],
+    "fleets": ["roster", "capacity", "tally", "crew"],
     "commands": [
         *("opened", "init", "status", "as_sql", "plan", "verify"),
-        *("baseline", "repair", "rollback", "database", "rows", "dump", "rehearse"),
+        *("baseline", "repair", "rollback", "database", "rows", "dump", "rehearse", "fleet"),
     ],
 }
 ORDER = [f"{floor}.{room}".strip(".") for floor, rooms in FLOORS.items() for room in rooms]

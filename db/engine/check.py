@@ -36,7 +36,7 @@ def refusals(
     refused, outside = list[FilesError](), False
     for migration in found.todo:
         try:
-            with Script.open(migration.path, migration.shown) as script:
+            with migration.script() as script:
                 check(script, found.progress.get(migration.filename, ()), conn, server, settings)
                 outside |= not script.directives.transaction
         except FilesError as error:

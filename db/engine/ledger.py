@@ -18,7 +18,7 @@ from ..errors import LedgerError
 from ..files.plan import SCHEMA, Executed, Progress
 from ..server import ours
 from ..server.ours import Connection
-from .place import FIND, OURS, THEIRS, Ledger, chosen, names
+from .place import OURS, THEIRS, Ledger, chosen, finding
 
 Rows: TypeAlias = "dict[str, Executed]"
 Units: TypeAlias = "dict[str, list[Progress]]"
@@ -133,12 +133,12 @@ def look_again(
     conn: Connection, ledger: Ledger, find: Callable[[], Ledger], lock_timeout_ms: int | None = None
 ) -> Found:
     """Do as `look` does, in one round trip if the ledger is where it was."""
-    queries: list[ours.Query] = [(FIND, [names(ledger.table)]), *_reading(ledger)]
+    schema = ledger.schema if ledger.named else ""
+    queries: list[ours.Query] = [finding(schema, ledger.table), *_reading(ledger)]
     try:
         rows, *results = ours.asks(conn, queries, lock_timeout_ms=lock_timeout_ms)
     except psycopg.errors.UndefinedTable:
         return look(conn, find, lock_timeout_ms)
-    schema = ledger.schema if ledger.named else ""
     now = chosen(rows, conn.schemas, schema, ledger.table)
     now = ledger if ledger.dumped and not now.exists else now
     if now == ledger:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import random
 import re
-import time
 from collections.abc import Generator, Iterator
 
 from psycopg import sql
 
 from ..errors import LedgerError
 from ..events import Event, Note, Waiting
+from ..pauses import pause
 from ..server.pipeline import Command, CommandFailed
 from ..sql import kinds
 from ..sql.lexer import Statement
@@ -46,7 +46,7 @@ def execute(work: Work, number: int, unit: Unit) -> Iterator[Event]:
             return
         if step is Step.WAIT:
             yield Waiting("another session, which builds this index", 0.0)
-            time.sleep(_POLL_S * random.uniform(1, 2))
+            pause(_POLL_S * random.uniform(1, 2))
         elif step is Step.ASK:
             raise _in_doubt(work, number, found)
         elif row is not None:
@@ -81,7 +81,7 @@ def _wait_for(work: Work, number: int) -> Iterator[Event]:
             return
         if not missed:
             yield Waiting(f"another run, which executes {work.running.filename}", 0.0)
-        time.sleep(_POLL_S * random.uniform(0.5, 1))
+        pause(_POLL_S * random.uniform(0.5, 1))
 
 
 def unfinish(work: Work, number: int, unit: Unit) -> Generator[Event, None, bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from psycopg import sql
@@ -57,6 +57,9 @@ JOIN pg_catalog.pg_database AS d
   ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
 WHERE c.relname OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.name[])
   AND c.relpersistence OPERATOR(pg_catalog.<>) 't'
+  AND (%s OPERATOR(pg_catalog.=) '' OR c.relnamespace OPERATOR(pg_catalog.=)
+       (SELECT named.oid FROM pg_catalog.pg_namespace AS named
+        WHERE named.nspname OPERATOR(pg_catalog.=) %s))
 ORDER BY n.nspname"""
 _OTHER_TABLES = """
 SELECT EXISTS (
@@ -158,7 +161,12 @@ def find(conn: Connection, name: str) -> Ledger:
     there are several, or what has the name is another tool's or cannot be trusted.
     """
     schema, _, table = name.rpartition(".")
-    return chosen(ours.ask(conn, FIND, [names(table)]), conn.schemas, schema, table)
+    return chosen(ours.ask(conn, *finding(schema, table)), conn.schemas, schema, table)
+
+
+def finding(schema: str, table: str) -> tuple[str, list[object]]:
+    """Return what finds the tables; those of one schema, if it is named: there may be many."""
+    return FIND, [names(table), schema, schema]
 
 
 def names(table: str) -> list[str]:
@@ -250,7 +258,7 @@ def is_empty(conn: Connection, ledger: Ledger) -> bool:
     return not ours.ask(conn, _OTHER_TABLES, parameters)[0][0]
 
 
-@cache  # the same few, for each file
+@lru_cache(256)  # the same few, for each file
 def _composed(schema: str, table: str, text: str) -> bytes:
     names = {"table": table, "unfinished": f"{table}_unfinished"}
     quoted = {key: sql.Identifier(schema, name).as_string(None) for key, name in names.items()}

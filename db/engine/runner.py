@@ -17,6 +17,7 @@ from typing import cast
 
 import psycopg
 
+from .. import pauses
 from ..errors import FileChanged, FilesError, Interrupted, MigrationsError, refuse
 from ..events import Blocker, Event, Finished, Note, Planned
 from ..files.folder import Migration, paths
@@ -39,8 +40,15 @@ class Run:
     _accounts = Account
     _sessions = Session
 
-    def __init__(self, target: Target, settings: Settings, goal: Goal) -> None:
+    def __init__(
+        self,
+        target: Target,
+        settings: Settings,
+        goal: Goal,
+        files: tuple[Migration, ...] | None = None,
+    ) -> None:
         self._target = target
+        self._files = files  # those of the folder, where they were read for many runs
         self._settings = settings
         self._goal = goal
         self._session: Session
@@ -149,7 +157,12 @@ class Run:
         self._survey = yield from patiently(
             session,
             lambda: survey(
-                session.conn, self._settings, self._goal, session.lock_timeout_ms, before=before
+                session.conn,
+                self._settings,
+                self._goal,
+                session.lock_timeout_ms,
+                before=before,
+                files=self._files,
             ),
         )
         self._ledger = self._survey.ledger
@@ -243,9 +256,7 @@ class Run:
         return renews
 
     def _running(self, migration: Migration) -> Running:
-        from ..sql.script import Script
-
-        script = Script.open(migration.path, migration.shown)
+        script = migration.script()
         if script.checksum != migration.checksum:
             raise FileChanged(migration.shown, "was changed while the run went on")
         return Running(migration, script)
@@ -266,6 +277,7 @@ class Run:
         session = self._session
         since = time.monotonic()
         for arrival in arrivals:
+            pauses.check()
             if arrival is None:
                 current = session.pipe.current
                 if current is not None:

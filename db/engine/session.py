@@ -17,6 +17,7 @@ from psycopg.pq import TransactionStatus
 from ..errors import ConnectionFailed, Diagnostic, one_line
 from ..events import Blocker, Event, Note, Noticed, Progress, Waiting
 from ..files.folder import Migration
+from ..pauses import pause
 from ..server import ours, pooler
 from ..server.connection import CITUS, REACHES_OUT, VANISHED, StandbyFound, Target, describe
 from ..server.ours import Connection
@@ -85,6 +86,13 @@ class Session:
     def _use(self, conn: Connection) -> None:
         self.conn = conn
         self.server = describe(conn)
+        wanted = self.target.schema
+        if wanted and (self.server.pooled or conn.schemas[:1] != (wanted,)):
+            raise ConnectionFailed(
+                f"{self.server.connected}: the search_path of {wanted} does not reach the server, "
+                "or a pooler gives its sessions to others. Nothing was executed.",
+                "Connect to the server directly: a schema each needs a session each.",
+            )
         self.pipe = Pipeline(conn)
         self._since = time.monotonic()
         conn.add_notice_handler(self._noticed)
@@ -117,7 +125,7 @@ class Session:
                 if not again or waited >= target.timeout_s:
                     raise
                 yield Waiting("the standby to be promoted", waited)
-                time.sleep(_PROMOTION_S)
+                pause(_PROMOTION_S)
             except psycopg.Error as error:  # gone again, before it had answered anything
                 gone, tries = error, tries - 1
                 if not tries:

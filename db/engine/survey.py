@@ -41,10 +41,12 @@ def stand(
     lock_timeout_ms: int | None = None,
     *,
     before: Survey | None = None,
+    files: tuple[Migration, ...] | None = None,
 ) -> Survey:
     """Return what stands, with nothing to be done about it. Nothing is written.
 
-    With what stood `before`, only the database is looked at again. Raise `FilesError` or
+    With what stood `before`, only the database is looked at again, and with the `files` of the
+    folder, that is not read. Raise `FilesError` or
     `LedgerError` for what must be put right first, and `psycopg.errors.LockNotAvailable` if the
     ledger is locked for longer than that.
     """
@@ -54,7 +56,9 @@ def stand(
 
     if before is None:
         book, executed, progress = ledger.look(conn, find, lock_timeout_ms)
-        migrations = folder.discover(settings.folder, settings.shown(settings.folder))
+        migrations = files
+        if migrations is None:
+            migrations = folder.discover(settings.folder, settings.shown(settings.folder))
     else:
         book, executed, progress = ledger.look_again(conn, before.ledger, find, lock_timeout_ms)
         migrations = before.migrations
@@ -91,9 +95,10 @@ def survey(
     lock_timeout_ms: int | None = None,
     *,
     before: Survey | None = None,
+    files: tuple[Migration, ...] | None = None,
 ) -> Survey:
     """Return what stands and what is to be done; nothing is written. Raise as `stand` does."""
-    found = stand(conn, settings, lock_timeout_ms, before=before)
+    found = stand(conn, settings, lock_timeout_ms, before=before, files=files)
     if goal.only:
         todo, more = _only(found, goal)
     else:
@@ -170,13 +175,11 @@ def _without_statements(
     """Take out the files that hold no statement yet: recorded now, they could not be written."""
     if not todo:
         return todo, []
-    from ..sql.script import Script
-
     bare = []
     for migration in todo:
         if migration.filename == SCHEMA or migration.filename in found.progress:
             continue
-        with Script.open(migration.path, migration.shown) as script, suppress(ScriptError):
+        with migration.script() as script, suppress(ScriptError):
             if next(script.statements(), None) is None:
                 bare.append(migration)
     if not bare:

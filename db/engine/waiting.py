@@ -12,6 +12,7 @@ import psycopg
 
 from ..errors import one_line
 from ..events import Blocker, Event, Note, Retrying, Waiting
+from ..pauses import pause
 from ..server import ours, pooler
 from ..server.pipeline import GIVEN_UP, CommandFailed
 from ..server.watch import PREFIX
@@ -41,7 +42,7 @@ _LONGEST_PAUSE_S = 10.0
 
 def nap() -> None:
     """Pause between two looks, for a time that keeps many runs out of step."""
-    time.sleep(_POLL_S * random.uniform(0.5, 1.5))
+    pause(_POLL_S * random.uniform(0.5, 1.5))
 
 
 def take_turn(
@@ -177,6 +178,6 @@ class Patience:
     def pause(waited_for: Event) -> None:
         """Let that time pass."""
         if isinstance(waited_for, Retrying):
-            time.sleep(waited_for.pause_s)
+            pause(waited_for.pause_s)
         else:
             nap()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import FilesError, refuse
 from ..sql import checksum
+
+if TYPE_CHECKING:
+    from ..sql.script import Script
 
 NAME_LENGTH = 255  # characters: the ledger's filename column
 DUMPED = b"-- The schema, written by: invoke db.dump\n"
@@ -27,6 +31,7 @@ class Migration(NamedTuple):
     path: Path
     shown: str
     checksum: str
+    shared: Shared | None = None  # its script, where it is read for many runs
 
     @property
     def number(self) -> int:
@@ -38,6 +43,31 @@ class Migration(NamedTuple):
     def digits(self) -> str:
         """Return that number as it is written."""
         return re.match(r"\d*", self.filename)[0]  # type: ignore[index]  # matches always
+
+    def script(self) -> Script:
+        """Return what is in it. Raise `FileChanged` if it cannot be read any more."""
+        if self.shared is not None:
+            return self.shared.script(self)
+        from ..sql.script import Script
+
+        return Script.open(self.path, self.shown)
+
+
+class Shared:
+    """The script of a small file, read by whoever comes first; a large one is read by each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._script: Script | None = None
+
+    def script(self, of: Migration) -> Script:
+        with self._lock:
+            if self._script is not None:
+                return self._script
+            found = of._replace(shared=None).script()
+            if found.is_kept:
+                self._script = found
+            return found
 
 
 def discover(folder: Path, shown: str) -> tuple[Migration, ...]:
@@ -57,6 +87,11 @@ def discover(folder: Path, shown: str) -> tuple[Migration, ...]:
                 refused.append(error)
     refuse(refused, "Nothing was executed.", "db.status --json")
     return tuple(migrations)
+
+
+def shared(migrations: Iterable[Migration]) -> tuple[Migration, ...]:
+    """Return the same for many runs at once: each file is read and taken apart for the first."""
+    return tuple(m._replace(shared=Shared()) for m in migrations)
 
 
 def paths(folder: Path, shown: str) -> list[Path]:

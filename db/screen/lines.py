@@ -52,10 +52,13 @@ class Lines:
         self._live: Live | None = None
         self._rehearsed: list[e.Rehearsed] = []  # kept until their file has no more
 
-    def event(self, event: e.Event) -> None:  # noqa: PLR0912  # a branch an event
-        if isinstance(event, e.Progress | e.Waiting):
+    def event(self, event: e.Event) -> None:
+        if isinstance(event, e.Progress | e.Waiting | e.Fleet):
             self._lasts(event)
-            return
+        elif not isinstance(event, e.Target | e.Standing):  # of many: people see their sum
+            self._happened(event)
+
+    def _happened(self, event: e.Event) -> None:
         self.close()
         if isinstance(event, _OF_A_REHEARSAL):
             self._of_a_rehearsal(event)
@@ -153,14 +156,16 @@ class Lines:
             self._live.stop()
             self._live = None
 
-    def _lasts(self, event: e.Progress | e.Waiting) -> None:
+    def _lasts(self, event: e.Progress | e.Waiting | e.Fleet) -> None:
         if isinstance(event, e.Waiting):
             key, line = "", f"waiting for {event.what}"
+        elif isinstance(event, e.Fleet):
+            key, line = "fleet", _counted(event)
         else:
             key, line = event.filename, f"{self._name(event.filename)}running"
         if event.elapsed_s >= 1:
             line += f"  {humanised(event.elapsed_s * 1000)}"
-        blocked, phase = [], ""
+        blocked, phase = [], event.waiting if isinstance(event, e.Fleet) else ""
         if isinstance(event, e.Progress):
             line += "" if event.percent is None else f"  {event.percent:.0f} %"
             blocked, phase = _blocked(event.blockers), event.phase
@@ -285,6 +290,11 @@ def _undone(differences: tuple[str, ...]) -> list[str | tuple[str, str]]:
     if not differences:
         return ["what it was before"]
     return [("not what it was before", "bold red"), *(f"\n  {each}" for each in differences)]
+
+
+def _counted(fleet: e.Fleet) -> str:
+    failed = f", {fleet.failed:,} failed" if fleet.failed else ""
+    return f"{fleet.done:,} of {fleet.targets:,} targets done{failed}, {fleet.under_way} under way"
 
 
 def _files(number: int) -> str:

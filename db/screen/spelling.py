@@ -53,9 +53,10 @@ class Spelled:
         self._report.event(event)
 
     def error(self, error: MigrationsError) -> None:
-        if not isinstance(error, StatementFailed):  # whose message is the server's
-            error.message = self._respelled(error.message)
-        error.advice = tuple(map(self._respelled, error.advice))
+        for each in (*error.parts, error):
+            if not isinstance(each, StatementFailed):  # whose message is the server's
+                each.message = self._respelled(each.message)
+            each.advice = tuple(map(self._respelled, each.advice))
         self._report.error(error)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:

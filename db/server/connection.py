@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, cast
 
@@ -14,6 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from ..errors import ConnectionFailed, one_line
 from ..events import Connected, Event, Waiting, placed
+from ..pauses import pause
 from ..settings import Settings
 from . import ours
 from .ours import Connection
@@ -96,11 +98,15 @@ class Server(NamedTuple):
 
 
 class Target:
-    """Where to connect, by libpq's parameters. No dataclass, whose repr would show the password."""
+    """Where to connect, by libpq's parameters. No dataclass, whose repr would show the password.
 
-    def __init__(self, parameters: Mapping[str, str], timeout_s: float) -> None:
+    `schema`: what is migrated, where that is one of many in the database.
+    """
+
+    def __init__(self, parameters: Mapping[str, str], timeout_s: float, schema: str = "") -> None:
         self.parameters = parameters
         self.timeout_s = timeout_s
+        self.schema = schema
 
     @property
     def place(self) -> str:
@@ -149,7 +155,7 @@ class Target:
             if not said:
                 yield Waiting(f"the server of {self.shown}", waited)
                 said = True
-            time.sleep(_PAUSE_S)
+            pause(_PAUSE_S)
 
     def accepts(self) -> Generator[Event, None, bool]:
         """Wait until the server accepts connections; return whether it does within `timeout_s`.
@@ -165,7 +171,7 @@ class Target:
             if not said:
                 yield Waiting(f"the server of {self.shown}", waited)
                 said = True
-            time.sleep(_PAUSE_S)
+            pause(_PAUSE_S)
         return True
 
     def _ping(self) -> int:
@@ -207,6 +213,17 @@ class Target:
         if f'database "{self.parameters.get("dbname")}" does not exist' in said:
             advice.append("If it is still to be made: invoke db.create, or invoke db.migrate")
         return ConnectionFailed(f"Cannot connect to {self.shown}{for_long}: {said}", *advice)
+
+    def of_schema(self, schema: str, path: Sequence[str]) -> Target:
+        """Return the same with a schema in front of this search_path.
+
+        The parameters that begin a session set it, so that DISCARD ALL does not take it away.
+        """
+        names = ", ".join(sql.Identifier(name).as_string(None) for name in (schema, *path))
+        escaped = re.sub(r"([\\\s])", r"\\\1", names)
+        before = self.parameters.get("options", os.environ.get("PGOPTIONS", ""))
+        options = f"{before} -c search_path={escaped}".strip()
+        return Target({**self.parameters, "options": options}, self.timeout_s, schema)
 
     @property
     def maintenance(self) -> Target:
@@ -255,14 +272,19 @@ class Target:
 def target(settings: Settings) -> Iterator[Target]:
     """Yield where to connect; an embedded server runs for as long as this is used."""
     if settings.embedded is None:
-        named = _of_service(settings.parameters)
-        yield Target({**named, **settings.parameters}, settings.connect_timeout_s)
+        yield outside(settings)
         return
     from . import embedded
 
     with embedded.running(settings.embedded) as server:
         place = {"host": server.host, "port": str(server.port), "user": server.user}
         yield Target({**settings.parameters, **place}, settings.connect_timeout_s)
+
+
+def outside(settings: Settings) -> Target:
+    """Return where to connect, if that is no embedded server. Not for several threads at once."""
+    named = _of_service(settings.parameters)
+    return Target({**named, **settings.parameters}, settings.connect_timeout_s)
 
 
 def _of_service(parameters: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ import psycopg
 from psycopg.errors import Diagnostic as ServerFields
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
+from .. import pauses
 from ..errors import Diagnostic, MigrationsError
 from .ours import Connection
 
@@ -217,6 +218,7 @@ class Pipeline:
         """
         answered: float | None = None
         for chunk in data:
+            pauses.check()
             self._move(0)  # before libpq reads it, unseen by us, because it cannot send
             self._pg.put_copy_data(chunk)
             while self._pg.flush():

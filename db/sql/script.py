@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import threading
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -72,9 +73,10 @@ class Script:
             return cls(source)
         kept = _kept.get((shown, source.text))
         if kept is None:
-            while len(_kept) >= _MANY:
-                del _kept[next(iter(_kept))]
-            kept = _kept[shown, source.text] = cls(source)
+            with _lock:
+                while len(_kept) >= _MANY:
+                    del _kept[next(iter(_kept))]
+                kept = _kept[shown, source.text] = cls(source)
         return kept
 
     def close(self) -> None:
@@ -289,6 +291,11 @@ class Script:
     # What is where
 
     @property
+    def is_kept(self) -> bool:
+        """Whether its text is in memory, and not read from its file where it is needed."""
+        return self._source.text is not None
+
+    @property
     def path(self) -> str:
         """What people call the file."""
         return self._source.shown
@@ -356,3 +363,4 @@ def _known(name: str) -> str:
 
 _MANY = 2000  # scripts, each of less than 1 MB
 _kept: dict[tuple[str, bytes], Script] = {}
+_lock = threading.Lock()

@@ -1,0 +1,225 @@
+"""db.fleet: the same folder on many targets, and where each of them stands."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from ..engine.runner import Run
+from ..engine.survey import stand
+from ..errors import CheckFailed, FleetFailed, Interrupted, MigrationsError, SettingsError, listed
+from ..events import Event, Finished, Note, Standing, Target
+from ..files import folder
+from ..files.folder import Migration
+from ..files.plan import SCHEMA, Goal
+from ..fleets import roster, tally
+from ..fleets.crew import MOST, Act, Crew, Limits, Show
+from ..fleets.roster import Member, Of
+from ..server import connection
+from ..settings import Settings
+from .opened import Cell, Screen, drive, explained, read_only
+
+_LOOKS = Limits(canary=0, stop_after=0)
+
+
+class Source(NamedTuple):
+    """Where the targets come from: one of the first three; and `only` those that a file names."""
+
+    targets: str = ""
+    targets_from: str = ""
+    schemas: str = ""
+    only: str = ""
+
+
+@contextmanager
+def members(
+    source: Source, base: Callable[[], Settings], of: Of, screen: Screen
+) -> Iterator[list[Member]]:
+    """Yield the targets. `base` are the settings of DATABASE_URL, where that is asked.
+
+    Raise `SettingsError` for what is not understood, and `ConnectionFailed`.
+    """
+    if sum(map(bool, source[:3])) != 1:
+        raise SettingsError("Say which targets: --targets, --targets-from or --schemas.")
+    if source.targets:
+        yield _only(roster.of_file(Path(source.targets), of), source.only)
+        return
+    settings = base()
+    with connection.target(settings) as target:
+        with drive(target.connect("migrations fleet"), screen) as conn:
+            screen.event(connection.describe(conn, writing=False).connected)
+            if source.targets_from:
+                found = roster.of_query(source.targets_from, conn, target, settings, of)
+            else:
+                found = roster.of_schemas(source.schemas, conn, target, settings)
+        yield _only(found, source.only)
+
+
+def _only(found: list[Member], path: str) -> list[Member]:
+    return roster.only(found, Path(path)) if path else found
+
+
+def migrate(
+    targets: Sequence[Member], goal: Goal, limits: Limits, screen: Screen
+) -> tuple[Target, ...]:
+    """Do it on all targets, and return what became of each.
+
+    Raise `FleetFailed` if any failed, and `Interrupted` with what stands.
+    """
+    _check(limits)
+    if goal.schema and any(member.target.schema for member in targets):
+        raise SettingsError(
+            "A base schema is that of a database, and --schemas are many in one.",
+            "Leave --migrate out: the migrations alone make what is in each schema.",
+        )
+    crew = Crew(targets, _migrating(goal, _files(targets)), limits)
+    crew.run(screen.event)
+    records = tuple(each for each in crew.records if isinstance(each, Target))
+    for message, number in crew.warned.items():
+        screen.event(Note(f"{message} ({_targets(number)})", "warning"))
+    said = tally.counted(records, crew.total)
+    again = f"Go on with what is left: invoke {goal.command}"
+    if crew.stop.told.is_set():
+        left = [f"{each.name}: {each.message}" for each in records if each.state == "interrupted"]
+        broken = [f"{listed(names)}: {error.message}" for error, names in _kinds(crew)]
+        message = f"Interrupted. {said}."
+        raise Interrupted(message, *left, *broken, again, signal_number=crew.stop.number)
+    if crew.failures:
+        without = ["To begin all the same: --canary 0"] if "canar" in crew.stopped else []
+        because = f", because {crew.stopped}" if crew.stopped and "not begun" in said else ""
+        raise FleetFailed(
+            f"{said}{because}.", *without, again, failures=_kinds(crew), outcomes=records
+        )
+    executed = dict.fromkeys(sorted({name for each in records for name in each.executed}))
+    idle = sum(each.state == "nothing to do" for each in records)
+    some = f"{_targets(len(records) - idle)} migrated, " if executed else ""
+    screen.event(Note(f"{some}{_targets(idle)} had nothing to do"))
+    screen.event(Finished(tuple(executed), round(1000 * crew.elapsed_s)))
+    return records
+
+
+def _migrating(goal: Goal, files: tuple[Migration, ...]) -> Act:
+    def act(member: Member, tell: Show) -> tuple[Target, MigrationsError | None]:
+        started, failed = time.monotonic(), None
+        run = Run(member.target, member.settings, goal, files)
+        try:
+            drive(run.events(), _Told(tell))
+        except MigrationsError as error:
+            failed = error
+        ms = round(1000 * (time.monotonic() - started))
+        return tally.record(member.name, run.executed, ms, failed), failed
+
+    return act
+
+
+def status(
+    targets: Sequence[Member], limits: Limits, screen: Screen, *, check: bool = False
+) -> tuple[Standing, ...]:
+    """Show where the targets stand, and return it. Nothing is written.
+
+    Raise `FleetFailed` if some cannot be looked at; with `check`, `CheckFailed` unless everything
+    is executed on all.
+    """
+    _check(limits)
+    crew = Crew(targets, _looking(_files(targets)), _LOOKS._replace(workers=limits.workers))
+    crew.run(screen.event)
+    if crew.stop.told.is_set():
+        raise Interrupted("Interrupted.", signal_number=crew.stop.number)
+    records = tuple(each for each in crew.records if isinstance(each, Standing))
+    seen = [each for each in records if each.state != "failed"]
+    places = Counter((each.last or "nothing is executed", len(each.pending)) for each in seen)
+    rows: list[Sequence[Cell]] = [
+        (last, pending, number) for (last, pending), number in sorted(places.items(), reverse=True)
+    ]
+    if rows:
+        screen.table(("executed_up_to", "pending", "targets"), rows)
+    for state in ("behind", "unfinished", "changed", "missing"):
+        names = sorted(each.name for each in seen if _is(each, state))
+        if names:
+            screen.event(Note(f"{state}: {_targets(len(names))}: {listed(names)}"))
+    if crew.failures:
+        said = f"{len(crew.failures):,} of {_targets(crew.total)} cannot be looked at."
+        raise FleetFailed(said, failures=_kinds(crew), outcomes=records)
+    if check and any(each.state != "executed" for each in seen):
+        ready = sum(each.state == "executed" for each in seen)
+        raise CheckFailed(f"Everything is executed on {ready:,} of {_targets(crew.total)}.")
+    return records
+
+
+def _looking(files: tuple[Migration, ...]) -> Act:
+    def act(member: Member, tell: Show) -> tuple[Standing, MigrationsError | None]:
+        try:
+            return _stands(member, files, _Told(tell)), None
+        except MigrationsError as error:
+            return Standing(member.name, "failed", message=error.message), error
+        except KeyboardInterrupt:
+            return Standing(member.name, "interrupted"), None
+
+    return act
+
+
+def _stands(member: Member, files: tuple[Migration, ...], screen: Screen) -> Standing:
+    with (
+        explained("Nothing was read."),
+        drive(member.target.connect("invoke db.fleet"), screen) as conn,
+    ):
+        server = connection.describe(conn, writing=False)
+        with read_only(conn, server):
+            found = stand(conn, member.settings, files=files)
+    named, last = found.plan.named, max((n for n in found.executed if n != SCHEMA), default="")
+    made = Standing(
+        member.name,
+        "executed",
+        last or (SCHEMA if SCHEMA in found.executed else ""),
+        tuple(migration.filename for migration in found.plan.pending),
+        named("unfinished"),
+        named("changed", "renamed"),
+        named("missing"),
+    )
+    states = [state for state in ("changed", "unfinished", "behind", "missing") if _is(made, state)]
+    return made._replace(state=states[0] if states else "executed")
+
+
+def _is(standing: Standing, state: str) -> bool:
+    return bool(standing.pending if state == "behind" else getattr(standing, state))
+
+
+class _Told:
+    """A screen that only hands events on."""
+
+    def __init__(self, tell: Show) -> None:
+        self._tell = tell
+
+    def event(self, event: Event) -> None:
+        self._tell(event)
+
+    def error(self, error: MigrationsError) -> None:
+        raise error
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        pass
+
+
+def _files(targets: Sequence[Member]) -> tuple[Migration, ...]:
+    """Return the folder's files, which are the same for all, read once."""
+    settings = targets[0].settings
+    return folder.shared(folder.discover(settings.folder, settings.shown(settings.folder)))
+
+
+def _kinds(crew: Crew) -> list[tuple[MigrationsError, list[str]]]:
+    return tally.grouped(crew.failures)
+
+
+def _check(limits: Limits) -> None:
+    if not 1 <= limits.workers <= MOST:
+        raise SettingsError(f"--workers is a number from 1 to {MOST}.")
+    if limits.canary < 0 or limits.stop_after < 0:
+        raise SettingsError("--canary and --stop-after are numbers; 0: none.")
+
+
+def _targets(number: int) -> str:
+    return f"{number:,} target{'' if number == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""Many targets: which they are, how many connections they take, who does what."""

@@ -1,0 +1,204 @@
+"""Who does what: workers in threads, canaries first, no more than the servers have room for.
+
+The main thread looks on and shows: it is the one that a signal interrupts. Threads are enough, as
+libpq waits without Python's lock.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple, TypeAlias
+
+from .. import pauses
+from ..errors import MigrationsError
+from ..events import Applied, Event, Fleet, Note, Progress, Retrying, Standing, Target, Waiting
+from . import capacity, tally
+from .roster import Member
+
+Record: TypeAlias = "Target | Standing"
+Show = Callable[[Event], None]
+# Does the work at one target, telling events, and returns what became of it, and its error.
+Act = Callable[[Member, Show], "tuple[Record, MigrationsError | None]"]
+
+MOST = 64  # workers
+_LOOK_S = 0.25
+_SAY_S = 1.0
+_ALIKE = 3  # the first ones, if all fail alike
+_WARNINGS = 20  # different ones, that are kept
+
+
+class Limits(NamedTuple):
+    """`workers` at a time; so many `canary` targets before the others; none begun after so many
+    failures (0: however many)."""
+
+    workers: int = 8
+    canary: int = 3
+    stop_after: int = 5
+
+
+class _Server:
+    """A server's targets that are not begun, and how many workers it has room for."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Member] = deque()
+        self.under_way = 0
+        self.room: int | None = None  # not asked yet
+
+
+class Crew:
+    """The workers of one command. `run()` does it."""
+
+    def __init__(self, members: Iterable[Member], act: Act, limits: Limits) -> None:
+        self._act = act
+        self._limits = limits
+        self._servers: dict[str, _Server] = {}
+        self.total = 0
+        for member in members:
+            self._servers.setdefault(member.target.place, _Server()).waiting.append(member)
+            self.total += 1
+        self._changed = threading.Condition()
+        self._news: queue.SimpleQueue[Record] = queue.SimpleQueue()
+        self._lasting: dict[str, str] = {}
+        self._done = 0
+        self._proven = 0  # targets on which something was executed
+        self._broken: BaseException | None = None
+        self._said, self._started = 0.0, time.monotonic()
+        self.stop = pauses.Stop()
+        self.records: list[Record] = []
+        self.failures: list[tuple[Member, MigrationsError]] = []
+        self.stopped = ""  # why no more are begun
+        self.warned: Counter[str] = Counter()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Return how long ago it began."""
+        return time.monotonic() - self._started
+
+    def run(self, show: Show) -> None:
+        """Do it, showing records as they come. An interrupt ends what is under way, and returns.
+
+        Raise `KeyboardInterrupt` at the second one: then nobody waits for those.
+        """
+        number = min(self._limits.workers, self.total)
+        workers = [threading.Thread(target=self._work, daemon=True) for _ in range(number)]
+        try:
+            for worker in workers:
+                worker.start()
+            self._look_on(workers, show)
+        except KeyboardInterrupt as stop:
+            self.stop.tell(int(stop.args[0]) if stop.args else self.stop.number)
+            self._look_on(workers, show)
+        for server in self._servers.values():
+            for member in server.waiting:
+                record = Target(member.name, "not begun")
+                self.records.append(record)
+                show(record)
+
+    def _look_on(self, workers: list[threading.Thread], show: Show) -> None:
+        while True:
+            over = not any(worker.is_alive() for worker in workers)
+            try:
+                while True:
+                    show(self._news.get(block=not over, timeout=_LOOK_S))
+                    self._say(show)
+            except queue.Empty:
+                self._say(show)
+            if over:
+                break
+        if self._broken is not None:
+            raise self._broken
+
+    def _say(self, show: Show) -> None:
+        now = time.monotonic()
+        if now - self._said < _SAY_S:
+            return
+        self._said = now
+        under_way = sum(server.under_way for server in self._servers.values())
+        failed, waiting = len(self.failures), next(iter(list(self._lasting.values())), "")
+        show(Fleet(self.total, self._done, failed, under_way, round(self.elapsed_s, 1), waiting))
+
+    def _work(self) -> None:
+        with pauses.heeding(self.stop):
+            while (chosen := self._next()) is not None:
+                server, member = chosen
+                try:
+                    if server.room is None:
+                        several = len(server.waiting) > 0
+                        wanted = self._limits.workers
+                        server.room = capacity.workers(member.target, wanted) if several else 1
+                    record, error = self._act(member, partial(self._told, member))
+                except BaseException as broken:  # raised by the main thread
+                    self._broken = broken
+                    self.stop.tell(self.stop.number)
+                    return
+                self._finished(server, member, record, error)
+
+    def _next(self) -> tuple[_Server, Member] | None:
+        """Return what to do next, when there is room for it; None if there is nothing more."""
+        with self._changed:
+            while not (self.stopped or self.stop.told.is_set()):
+                waiting = [server for server in self._servers.values() if server.waiting]
+                if not waiting:
+                    break
+                under_way = sum(server.under_way for server in self._servers.values())
+                missing = self._limits.canary - self._proven
+                server = next((s for s in waiting if s.under_way < (s.room or 1)), None)
+                if server is not None and (missing <= 0 or under_way < missing):
+                    server.under_way += 1
+                    return server, server.waiting.popleft()
+                self._changed.wait(_LOOK_S)
+            self._changed.notify_all()
+            return None
+
+    def _finished(
+        self, server: _Server, member: Member, record: Record, error: MigrationsError | None
+    ) -> None:
+        with self._changed:
+            self._lasting.pop(member.name, None)
+            server.under_way -= 1
+            self.records.append(record)
+            if error is not None and record.state == "failed":
+                error.__traceback__ = error.__context__ = None  # which hold the connection
+                self.failures.append((member, error))
+                self.stopped = self.stopped or self._why_stop()
+            elif record.state != "interrupted":
+                self._done += 1
+                self._proven += record.state == "executed"
+            self._changed.notify_all()
+        self._news.put(record)
+
+    def _why_stop(self) -> str:
+        """Return why no more targets are to be begun, if that is so."""
+        failed = len(self.failures)
+        if self._proven < self._limits.canary:
+            return "one of the canaries failed"
+        if self._limits.stop_after and failed >= self._limits.stop_after:
+            return f"{failed} failed"
+        alike = {tally.kind(member, error) for member, error in self.failures}
+        if not self._proven and failed >= _ALIKE and len(alike) == 1:
+            return "the first ones all failed alike"
+        return ""
+
+    def _told(self, member: Member, event: Event) -> None:
+        """Keep what is worth knowing of one target's events: what it waits for, and warnings."""
+        pauses.check()
+        match event:
+            case Note(message, "warning"):
+                with self._changed:
+                    if message in self.warned or len(self.warned) < _WARNINGS:
+                        self.warned[message] += 1
+            case Waiting(what):
+                self._lasting[member.name] = f"{member.name}: waiting for {what}"
+            case Retrying() | Progress():
+                verb = "runs" if isinstance(event, Progress) else "waits for a lock"
+                blocked = f", blocked by {event.blockers[0]}" if event.blockers else ""
+                self._lasting[member.name] = f"{member.name}: {event.filename} {verb}{blocked}"
+            case Applied():
+                self._lasting.pop(member.name, None)
+            case _:
+                pass
