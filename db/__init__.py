@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import errors, events
-    from .api import baseline, migrate, plan, rehearse, rollback, status, verify
+    from .api import baseline, fleet, migrate, plan, rehearse, rollback, status, verify
     from .settings import Settings
 
     __version__: str
@@ -24,6 +24,7 @@ __all__ = [
     "baseline",
     "errors",
     "events",
+    "fleet",
     "migrate",
     "plan",
     "rehearse",
@@ -31,7 +32,7 @@ __all__ = [
     "status",
     "verify",
 ]
-_API = {"baseline", "migrate", "plan", "rehearse", "rollback", "status", "verify"}
+_API = {"baseline", "fleet", "migrate", "plan", "rehearse", "rollback", "status", "verify"}
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that is there
 

@@ -9,10 +9,11 @@ directory. `on_event` is called with each event of `db.events`. An error is one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .commands import baseline as _baseline
+from .commands import fleet as _fleet
 from .commands import plan as _plan
 from .commands import rehearse as _rehearse
 from .commands import rollback as _rollback
@@ -22,8 +23,10 @@ from .commands.opened import Cell, drive
 from .commands.plan import Step
 from .engine.runner import Run
 from .errors import MigrationsError
-from .events import Event
+from .events import Event, Target
 from .files.plan import Entry, Goal
+from .fleets import roster
+from .fleets.crew import Limits
 from .rehearsal.stage import Outcome
 from .server import connection
 from .settings import Settings
@@ -141,6 +144,30 @@ def baseline(
     """Record files, up `to` one, as executed without running them, and return what was recorded."""
     chosen = _settings(url, folder, schema, settings)
     return _baseline.baseline(chosen, _Listener(on_event), _agreed, to)
+
+
+def fleet(
+    targets: Mapping[str, str] | Iterable[str],
+    folder: str | Path,
+    *,
+    schema: str | Path | None = None,
+    to: str = "",
+    workers: int = 8,
+    canary: int = 3,
+    stop_after: int = 5,
+    settings: Mapping[str, str] | None = None,
+    on_event: OnEvent | None = None,
+) -> tuple[Target, ...]:
+    """Do as `migrate` does on many targets, and return what became of each.
+
+    `targets` are URLs, with names or without; so many `workers` are at work at a time, in threads.
+    `canary` targets come first, and no more are begun after `stop_after` failures (0: however
+    many). Raise `errors.FleetFailed` if any failed: its `outcomes` are what would be returned.
+    """
+    given = targets.items() if isinstance(targets, Mapping) else (("", url) for url in targets)
+    members = roster.of_urls(given, lambda url: _settings(url, folder, schema, settings))
+    goal, limits = Goal(schema=schema is not None, to=to), Limits(workers, canary, stop_after)
+    return _fleet.migrate(members, goal, limits, _Listener(on_event))
 
 
 class _Listener:

@@ -131,8 +131,6 @@ def of_many(
     completing = _libpq_variables({**written, **env})
 
     def of(url: str) -> Settings:
-        if url.startswith("embedded:"):
-            raise SettingsError("An embedded server is none of many: it is DATABASE_URL's.")
         named = _parse(url)
         left_out = {"dbname"}
         if "service" in named:  # whose file says where

@@ -709,8 +709,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         PLACE,
         "a ledger that others own is trusted",
-        "    if not found.trusted:",
+        "    if not trust.trusted:",
         "    if False:",
+        (moments("cannot_be_trusted"),),
+    ),
+    Mutant(
+        PLACE,
+        "no ledger is asked whether it can be trusted",
+        "        if not each.plain:",
+        "        if False:",
         (moments("cannot_be_trusted"),),
     ),
     Mutant(
@@ -723,7 +730,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         PLACE,
         "a ledger of which rows may be hidden is trusted",
-        "    if found.secured:",
+        "    if trust.secured:",
         "    if False:",
         (moments("cannot_be_trusted"),),
     ),

@@ -77,6 +77,7 @@ def migrate(
             "Leave --migrate out: the migrations alone make what is in each schema.",
         )
     crew = Crew(targets, _migrating(goal, _files(targets)), limits)
+    screen.event(Note(_where(targets)))
     crew.run(screen.event)
     records = tuple(each for each in crew.records if isinstance(each, Target))
     for message, number in crew.warned.items():
@@ -96,8 +97,8 @@ def migrate(
         )
     executed = dict.fromkeys(sorted({name for each in records for name in each.executed}))
     idle = sum(each.state == "nothing to do" for each in records)
-    some = f"{_targets(len(records) - idle)} migrated, " if executed else ""
-    screen.event(Note(f"{some}{_targets(idle)} had nothing to do"))
+    sums = [(len(records) - idle, "migrated"), (idle, "with nothing to do")]
+    screen.event(Note(", ".join(f"{_targets(number)} {what}" for number, what in sums if number)))
     screen.event(Finished(tuple(executed), round(1000 * crew.elapsed_s)))
     return records
 
@@ -126,6 +127,7 @@ def status(
     """
     _check(limits)
     crew = Crew(targets, _looking(_files(targets)), _LOOKS._replace(workers=limits.workers))
+    screen.event(Note(_where(targets)))
     crew.run(screen.event)
     if crew.stop.told.is_set():
         raise Interrupted("Interrupted.", signal_number=crew.stop.number)
@@ -208,6 +210,12 @@ def _files(targets: Sequence[Member]) -> tuple[Migration, ...]:
     """Return the folder's files, which are the same for all, read once."""
     settings = targets[0].settings
     return folder.shared(folder.discover(settings.folder, settings.shown(settings.folder)))
+
+
+def _where(targets: Sequence[Member]) -> str:
+    places = {member.target.place for member in targets}
+    where = places.pop() if len(places) == 1 else f"{len(places):,} servers"
+    return f"{_targets(len(targets))} on {where}"
 
 
 def _kinds(crew: Crew) -> list[tuple[MigrationsError, list[str]]]:

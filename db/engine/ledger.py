@@ -139,7 +139,7 @@ def look_again(
         rows, *results = ours.asks(conn, queries, lock_timeout_ms=lock_timeout_ms)
     except psycopg.errors.UndefinedTable:
         return look(conn, find, lock_timeout_ms)
-    now = chosen(rows, conn.schemas, schema, ledger.table)
+    now = chosen(conn, rows, schema, ledger.table)
     now = ledger if ledger.dumped and not now.exists else now
     if now == ledger:
         return now, *_read(ledger, results)

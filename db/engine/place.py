@@ -19,31 +19,18 @@ OURS = {
     "executed_by": "pg_catalog.text",
 }
 
-# Every table of these names, wherever it is, and whether it can be trusted with our rights.
+# Every table of these names, wherever it is. A `!` before a column: it must be given a value.
+# `plain`: ours, with nothing attached that would run with our rights. It is asked at the beginning
+# of each run, and planning is most of what it costs: so the rest is asked where it is not plain.
 FIND = """
-WITH RECURSIVE mine (oid) AS (
-    SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname OPERATOR(pg_catalog.=) current_user
-    UNION
-    SELECT m.roleid FROM pg_catalog.pg_auth_members AS m
-    JOIN mine ON m.member OPERATOR(pg_catalog.=) mine.oid
-)
-SELECT n.nspname, c.relname, c.relkind::pg_catalog.text, owner.rolname,
-       owner.rolsuper OR owner.oid OPERATOR(pg_catalog.=) d.datdba
-       OR owner.rolname OPERATOR(pg_catalog.=) 'pg_database_owner'
-       OR EXISTS (SELECT FROM mine WHERE mine.oid OPERATOR(pg_catalog.=) owner.oid),
-       pg_catalog.row_security_active(c.oid),
-       ARRAY(SELECT t.tgname::pg_catalog.text FROM pg_catalog.pg_trigger AS t
-             WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT t.tgisinternal),
-       ARRAY(SELECT r.rulename::pg_catalog.text FROM pg_catalog.pg_rewrite AS r
-             WHERE r.ev_class OPERATOR(pg_catalog.=) c.oid),
-       ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute AS a
+SELECT n.nspname, c.relname, c.oid::pg_catalog.int8, c.relkind::pg_catalog.text,
+       pg_catalog.pg_get_userbyid(c.relowner) OPERATOR(pg_catalog.=) current_user
+       AND NOT (c.relhastriggers OR c.relhasrules OR c.relrowsecurity),
+       ARRAY(SELECT pg_catalog.concat(CASE WHEN a.attnotnull AND NOT a.atthasdef
+                    AND a.attidentity OPERATOR(pg_catalog.=) '' THEN '!' END, a.attname)
+             FROM pg_catalog.pg_attribute AS a
              WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid
                AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped ORDER BY a.attnum),
-       ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute AS a
-             WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid
-               AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
-               AND a.attnotnull AND NOT a.atthasdef
-               AND a.attidentity OPERATOR(pg_catalog.=) ''),
        EXISTS (SELECT FROM pg_catalog.pg_index AS i
                JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) c.oid
                 AND a.attname OPERATOR(pg_catalog.=) 'filename'
@@ -52,15 +39,34 @@ SELECT n.nspname, c.relname, c.relkind::pg_catalog.text, owner.rolname,
                  AND i.indpred IS NULL AND i.indnkeyatts OPERATOR(pg_catalog.=) 1)
 FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-JOIN pg_catalog.pg_roles AS owner ON owner.oid OPERATOR(pg_catalog.=) c.relowner
-JOIN pg_catalog.pg_database AS d
-  ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
 WHERE c.relname OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.name[])
   AND c.relpersistence OPERATOR(pg_catalog.<>) 't'
   AND (%s OPERATOR(pg_catalog.=) '' OR c.relnamespace OPERATOR(pg_catalog.=)
        (SELECT named.oid FROM pg_catalog.pg_namespace AS named
         WHERE named.nspname OPERATOR(pg_catalog.=) %s))
 ORDER BY n.nspname"""
+# Whether a table can be trusted with our rights.
+_TRUST = """
+WITH RECURSIVE mine (oid) AS (
+    SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname OPERATOR(pg_catalog.=) current_user
+    UNION
+    SELECT m.roleid FROM pg_catalog.pg_auth_members AS m
+    JOIN mine ON m.member OPERATOR(pg_catalog.=) mine.oid
+)
+SELECT owner.rolname,
+       owner.rolsuper OR owner.oid OPERATOR(pg_catalog.=) d.datdba
+       OR owner.rolname OPERATOR(pg_catalog.=) 'pg_database_owner'
+       OR EXISTS (SELECT FROM mine WHERE mine.oid OPERATOR(pg_catalog.=) owner.oid),
+       pg_catalog.row_security_active(c.oid),
+       ARRAY(SELECT t.tgname::pg_catalog.text FROM pg_catalog.pg_trigger AS t
+             WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT t.tgisinternal),
+       ARRAY(SELECT r.rulename::pg_catalog.text FROM pg_catalog.pg_rewrite AS r
+             WHERE r.ev_class OPERATOR(pg_catalog.=) c.oid)
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_roles AS owner ON owner.oid OPERATOR(pg_catalog.=) c.relowner
+JOIN pg_catalog.pg_database AS d
+  ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+WHERE c.oid OPERATOR(pg_catalog.=) %s::pg_catalog.oid"""
 _OTHER_TABLES = """
 SELECT EXISTS (
     SELECT FROM pg_catalog.pg_class AS c
@@ -123,15 +129,15 @@ class _Found(NamedTuple):
 
     schema: str
     name: str
+    oid: int
     kind: str
-    owner: str
-    trusted: bool
-    secured: bool  # by row-level security that applies to us
-    triggers: list[str]
-    rules: list[str]
-    columns: list[str]
-    required: list[str]
+    plain: bool
+    marked: list[str]
     is_unique: bool
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(name.removeprefix("!") for name in self.marked)
 
     @property
     def is_ledger(self) -> bool:
@@ -150,7 +156,18 @@ class _Found(NamedTuple):
     @property
     def strange(self) -> set[str]:
         """Return the columns that another tool requires."""
-        return set(self.required) - {*THEIRS, *OURS}
+        required = {name.removeprefix("!") for name in self.marked if name.startswith("!")}
+        return required - {*THEIRS, *OURS}
+
+
+class _Trust(NamedTuple):
+    """What runs with the rights of whoever writes to a table."""
+
+    owner: str
+    trusted: bool
+    secured: bool  # by row-level security that applies to us
+    triggers: list[str]
+    rules: list[str]
 
 
 def find(conn: Connection, name: str) -> Ledger:
@@ -161,7 +178,7 @@ def find(conn: Connection, name: str) -> Ledger:
     there are several, or what has the name is another tool's or cannot be trusted.
     """
     schema, _, table = name.rpartition(".")
-    return chosen(ours.ask(conn, *finding(schema, table)), conn.schemas, schema, table)
+    return chosen(conn, ours.ask(conn, *finding(schema, table)), schema, table)
 
 
 def finding(schema: str, table: str) -> tuple[str, list[object]]:
@@ -174,9 +191,9 @@ def names(table: str) -> list[str]:
     return [table, f"{table}_unfinished"]
 
 
-def chosen(rows: list[ours.Row], path: tuple[str, ...], schema: str, table: str) -> Ledger:
+def chosen(conn: Connection, rows: list[ours.Row], schema: str, table: str) -> Ledger:
     """Return which of the tables that `FIND` has found is the ledger. Raise as `find()` does."""
-    every = [_Found(*row) for row in rows]
+    every, path = [_Found(*row) for row in rows], conn.schemas
     tables = [f for f in every if f.name == table and (f.schema == schema if schema else True)]
     ledgers = [found for found in tables if schema or found.is_ledger]
     if ledgers[1:]:
@@ -191,14 +208,18 @@ def chosen(rows: list[ours.Row], path: tuple[str, ...], schema: str, table: str)
     place = found.schema if found else schema or (path[0] if path else "public")
     beside = next((f for f in every if f.schema == place and f.name != table), None)
     for each in filter(None, (found, beside)):
-        _refuse(each, is_ledger=each is not found or each.is_ledger)
+        if each is found and not each.is_ledger:
+            raise _no_ledger(each)
+        if not each.plain:
+            for row in ours.ask(conn, _TRUST, [each.oid]):  # none: it is gone again
+                _refuse(each, _Trust(*row))
     if found is None:
         return Ledger(place, table, False, (), beside is not None, named=bool(schema))
     return Ledger(
         place,
         table,
         True,
-        tuple(found.columns),
+        found.columns,
         beside is not None,
         found.is_unique,
         named=bool(schema),
@@ -206,20 +227,23 @@ def chosen(rows: list[ours.Row], path: tuple[str, ...], schema: str, table: str)
     )
 
 
-def _refuse(found: _Found, *, is_ledger: bool) -> None:
-    """Raise `LedgerError` for a table that is another tool's, or would run others' code as us."""
+def _no_ledger(found: _Found) -> LedgerError:
+    """Return the error of a table that is another tool's."""
+    return LedgerError(
+        f"{found.schema}.{found.name} is not a ledger of this tool or of the Node scripts: "
+        f"{found.why}. Its columns are {', '.join(found.columns)}. Nothing was executed.",
+        "If another tool owns it, set MIGRATIONS_TABLE to another name, such as db_migrations.",
+    )
+
+
+def _refuse(found: _Found, trust: _Trust) -> None:
+    """Raise `LedgerError` for a table that would run others' code as us."""
     place = f"{found.schema}.{found.name}"
     quoted = sql.Identifier(found.schema, found.name).as_string(None)
     nothing = "Nothing was executed."
-    if not is_ledger:
+    if not trust.trusted:
         raise LedgerError(
-            f"{place} is not a ledger of this tool or of the Node scripts: {found.why}. "
-            f"Its columns are {', '.join(found.columns)}. {nothing}",
-            "If another tool owns it, set MIGRATIONS_TABLE to another name, such as db_migrations.",
-        )
-    if not found.trusted:
-        raise LedgerError(
-            f"{place} belongs to {found.owner}, who is neither this role, nor one that it is a "
+            f"{place} belongs to {trust.owner}, who is neither this role, nor one that it is a "
             f"member of, nor the owner of the database or a superuser. {nothing}",
             "What a table's owner attaches to it runs with the rights of whoever writes to it.",
             "If it is the ledger, let an administrator give it to a role that runs migrations:",
@@ -227,8 +251,8 @@ def _refuse(found: _Found, *, is_ledger: bool) -> None:
             "If it is not: MIGRATIONS_TABLE=another_name",
         )
     for what, kind, names in (
-        ("triggers", "TRIGGER", found.triggers),
-        ("rules", "RULE", found.rules),
+        ("triggers", "TRIGGER", trust.triggers),
+        ("rules", "RULE", trust.rules),
     ):
         if names:
             drops = (
@@ -240,7 +264,7 @@ def _refuse(found: _Found, *, is_ledger: bool) -> None:
                 "Remove them from the ledger:",
                 *drops,
             )
-    if found.secured:
+    if trust.secured:
         raise LedgerError(
             f"{place} has row-level security that applies to this role, so that rows of it may "
             f"not be seen. {nothing}",

@@ -67,7 +67,7 @@ class Crew:
         self._done = 0
         self._proven = 0  # targets on which something was executed
         self._broken: BaseException | None = None
-        self._said, self._started = 0.0, time.monotonic()
+        self._said = self._started = time.monotonic()
         self.stop = pauses.Stop()
         self.records: list[Record] = []
         self.failures: list[tuple[Member, MigrationsError]] = []

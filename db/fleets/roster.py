@@ -160,7 +160,10 @@ def _read(path: Path) -> str:
 
 def _settings(of: Of, url: str, where: str) -> Settings:
     try:
-        return of(url)
+        settings = of(url)
+        if settings.embedded is not None:
+            raise SettingsError("An embedded server is none of many: DATABASE_URL may be one.")
+        return settings
     except SettingsError as error:
         said = error.message.replace("DATABASE_URL", "the URL")
         raise SettingsError(f"{where}: {said}", *error.advice) from None

@@ -418,3 +418,39 @@ def test_a_folder_that_changes_while_the_run_goes_on(project: Project, change: s
     left = names[:3] if change == "removed" else names
     assert project.executed() == left
     assert ran(project) == {"edited": "1 2 3 40", "removed": "1 2 3", "added": "1 2 3 4 5"}[change]
+
+
+# 8. A fleet
+
+
+@pytest.mark.rounds(20)
+def test_a_fleet_that_is_killed_anywhere(project: Project, seed: int) -> None:
+    """Each of thirty targets has each file exactly once: the counts are what its ledger says."""
+    rng = random.Random(f"fleet {seed}")
+    schemas = [f"tenant_{n:02}" for n in range(30)]
+    with project.cluster.connect(project.database) as conn:
+        for schema in schemas:
+            conn.execute(f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.counts (n int)".encode())
+    files = [project.write(f"{n:03}_a.sql", f"INSERT INTO counts VALUES ({n});\n") for n in (1, 2)]
+    text = "-- migrate: no-transaction\nINSERT INTO counts VALUES (3);\nVACUUM counts;\n"
+    files.append(project.write("003_a.sql", text))
+    left = [file.name for file in files]
+    for blow in (signal.SIGKILL, rng.choice([signal.SIGKILL, signal.SIGTERM])):
+        process = project.popen(
+            "db.fleet", "--schemas", "tenant_%", "--json", env={"PYTHONWARNINGS": ""}
+        )
+        assert process.stdout is not None
+        for _ in range(rng.randint(0, 25)):
+            process.stdout.readline()
+        time.sleep(rng.uniform(0, 0.05))
+        os.kill(process.pid, blow)
+        said = mixed.ended(process)
+        assert "Traceback" not in said, said
+    done = project.invoke("db.fleet", "--schemas", "tenant_%", "--json", timeout=120)
+    assert done.returncode == 0, done.output
+    with project.cluster.connect(project.database) as conn:
+        for schema in schemas:
+            query = f"SELECT array_agg(filename::text ORDER BY id) FROM {schema}.migrations"
+            assert conn.execute(query.encode()).fetchone() == (left,), schema
+            query = f"SELECT array_agg(n ORDER BY n) FROM {schema}.counts"
+            assert conn.execute(query.encode()).fetchone() == ([1, 2, 3],), schema

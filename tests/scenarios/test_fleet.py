@@ -1,0 +1,447 @@
+"""One folder, many databases, or many schemas of one: each target exactly once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from db import Settings, errors, events, fleet
+from db.errors import SettingsError
+from db.fleets import roster
+from tests.conftest import MakeCluster, Project
+from tests.scenarios.test_engine import running, scalar, wait_for
+from tests.servers import DEPLOY, DEPLOY_PASSWORD, Cluster
+
+COUNT = "CREATE TABLE IF NOT EXISTS counts (n int);\nINSERT INTO counts VALUES ({});\n"
+TENANTS = [f"tenant_{n:02}" for n in range(30)]
+
+
+@pytest.fixture(scope="module")
+def databases(cluster: Cluster) -> Iterator[list[str]]:
+    names = [cluster.create_database() for _ in range(12)]
+    yield names
+    for name in names:
+        cluster.drop_database(name)
+
+
+@pytest.fixture
+def targets(project: Project, databases: list[str]) -> list[str]:
+    """Twelve databases without anything in them, and targets.txt, which names them d0 to d11."""
+    for name in databases:
+        with project.cluster.connect(name) as conn:
+            conn.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    lines = [f"d{n} = {project.cluster.url(name)}" for n, name in enumerate(databases)]
+    text = "# all of them\n\n" + "\n".join(lines) + "  # the last one\n"
+    (project.folder / "targets.txt").write_text(text)
+    return databases
+
+
+@pytest.fixture
+def tenants(project: Project) -> list[str]:
+    """Thirty schemas of the test's database."""
+    with project.cluster.connect(project.database) as conn:
+        for name in TENANTS:
+            conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+    return TENANTS
+
+
+def ledgers(project: Project, schemas: list[str]) -> dict[str, list[str]]:
+    """Return what each schema's ledger has; the counts of its files must be the same."""
+    found = {}
+    with project.cluster.connect(project.database) as conn:
+        for schema in schemas:
+            executed, counted = list[str](), list[str]()
+            for table, rows in (("migrations", executed), ("counts", counted)):
+                there = conn.execute("SELECT to_regclass(%s)", [f"{schema}.{table}"]).fetchone()
+                if there and there[0]:
+                    column = "filename" if table == "migrations" else "n"
+                    query = f"SELECT {column} FROM {schema}.{table} ORDER BY 1"
+                    rows += [str(row[0]) for row in conn.execute(query.encode())]
+            assert [int(name.split("_")[0]) for name in executed] == list(map(int, counted)), schema
+            found[schema] = executed
+    return found
+
+
+def reported(stdout: str, event: str = "target") -> dict[str, dict[str, Any]]:
+    lines = [json.loads(line) for line in stdout.splitlines()]
+    return {line["name"]: line for line in lines if line["event"] == event}
+
+
+def test_each_database_of_a_file_has_its_own_state(project: Project, targets: list[str]) -> None:
+    project.write("001_a.sql", COUNT.format(1))
+    names = [f"d{n}" for n in range(len(targets))]
+    one = project.cluster.url(targets[3])
+    assert project.invoke("db.migrate-run", env={"DATABASE_URL": one}).returncode == 0
+    done = project.invoke("db.fleet", "--targets", "targets.txt", env={"DATABASE_URL": None})
+    assert done.returncode == 0, done.output
+    assert "12 targets on " in done.stdout
+    assert "11 targets migrated, 1 target with nothing to do" in done.stdout
+    assert "1 file executed in " in done.stdout
+    project.write("002_b.sql", COUNT.format(2))
+    done = project.invoke("db.fleet", "--targets", "targets.txt", "--json")
+    lines = reported(done.stdout)
+    assert sorted(lines) == sorted(names)
+    assert {(line["state"], *line["executed"]) for line in lines.values()} == {
+        ("executed", "002_b.sql")
+    }
+    assert json.loads(done.stdout.splitlines()[-1])["event"] == "finished"
+    for database in targets:
+        with project.cluster.connect(database) as conn:
+            assert conn.execute("SELECT n FROM counts ORDER BY n").fetchall() == [(1,), (2,)]
+            found = conn.execute("SELECT filename FROM migrations ORDER BY id").fetchall()
+            assert found == [("001_a.sql",), ("002_b.sql",)]
+    done = project.invoke("db.fleet", "--targets", "targets.txt", "--status", "--check")
+    assert done.returncode == 0, done.output
+    assert re.search(r"002_b.sql +0 +12", done.stdout)
+    query = "SELECT datname FROM pg_database WHERE datname IN ('{}', '{}')".format(*targets[:2])
+    done = project.invoke("db.fleet", "--targets-from", query, "--json")
+    assert sorted(reported(done.stdout)) == sorted(targets[:2])
+
+
+def test_what_failed_is_said_by_error_and_done_by_the_next_run(
+    project: Project, targets: list[str]
+) -> None:
+    project.write("001_a.sql", COUNT.format(1))
+    fleet_of = ("db.fleet", "--targets", "targets.txt")
+    assert project.invoke(*fleet_of).returncode == 0
+    for number in (5, 7, 11):
+        with project.cluster.connect(targets[number]) as conn:
+            conn.execute("CREATE TABLE taken (n int)")
+    with project.cluster.connect(targets[9]) as conn:
+        conn.execute("DROP TABLE counts")
+    project.write("002_b.sql", "CREATE TABLE taken (n int);\nINSERT INTO counts VALUES (2);\n")
+    done = project.invoke(*fleet_of, "--workers", "2", "--json")
+    (project.folder / "report.json").write_text(done.stdout)
+    assert done.returncode == 1
+    states = Counter(line["state"] for line in reported(done.stdout).values())
+    assert states == {"executed": 8, "failed": 4}
+    failed = reported(done.stdout)["d9"]
+    assert failed["sqlstate"] == "42P01"
+    assert failed["location"] == {"path": "migrations/002_b.sql", "line": 2, "column": 13}
+    assert failed["outcome"].startswith("Rolled back. 001_a.sql is the last executed file")
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["event"], last["error"], last["exit_code"]) == ("failed", "FleetFailed", 1)
+
+    done = project.invoke(*fleet_of, "--canary", "0")
+    assert done.returncode == 1
+    assert "8 of 12 targets are done, 4 failed." in done.stderr
+    by_error = re.findall(r"(?m)^(\d targets?): (.*)\n  (.*)$", done.stderr)
+    assert [(many, sorted(names.split(", "))) for many, names, _ in by_error] == [
+        ("3 targets", ["d11", "d5", "d7"]),
+        ("1 target", ["d9"]),
+    ]
+    assert 'relation "taken" already exists (42P07)' in by_error[0][2]
+    assert "invoke db.fleet --targets targets.txt" in done.stderr
+    done = project.invoke(*fleet_of, "--status", "--check")
+    assert done.returncode == 3
+    assert re.search(r"001_a.sql +1 +4\n", done.stdout)
+    assert "behind: 4 targets: d11, d5, d7, d9" in done.stdout
+
+    for number in (5, 7, 11):
+        with project.cluster.connect(targets[number]) as conn:
+            conn.execute("DROP TABLE taken")
+    done = project.invoke(*fleet_of, "--only", "report.json", "--json", "--canary", "0")
+    assert done.returncode == 1
+    left = {name: line["state"] for name, line in reported(done.stdout).items()}
+    assert left == {"d5": "executed", "d7": "executed", "d11": "executed", "d9": "failed"}
+    (project.folder / "names.txt").write_text("# by hand\nd9\n")
+    with project.cluster.connect(targets[9]) as conn:
+        conn.execute("CREATE TABLE counts (n int)")
+    done = project.invoke(*fleet_of, "--only", "names.txt")
+    assert done.returncode == 0, done.output
+    (project.folder / "names.txt").write_text("d99\n")
+    done = project.invoke(*fleet_of, "--only", "names.txt")
+    assert done.returncode == 2
+    assert "d99" in done.stderr
+
+
+def test_a_schema_each_has_its_path_and_its_ledger(project: Project, tenants: list[str]) -> None:
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE FUNCTION public.shared() RETURNS int LANGUAGE sql RETURN 1")
+        conn.execute('CREATE SCHEMA "Tenant 30\'s"')
+        conn.execute("CREATE TABLE public.counts (n int)")
+    project.write(
+        "001_a.sql", "CREATE TABLE counts (n int);\nINSERT INTO counts VALUES (shared());"
+    )
+    odd = "-- migrate: no-transaction\nCREATE INDEX CONCURRENTLY i ON counts (n);\n"
+    project.write("002_b.sql", odd + "INSERT INTO counts VALUES (2);\n")
+    of_schemas = ("db.fleet", "--schemas", "tenant_%")
+    done = project.invoke(*of_schemas)
+    assert done.returncode == 0, done.output
+    assert "30 targets migrated" in done.stdout
+    files = ["001_a.sql", "002_b.sql"]
+    assert ledgers(project, tenants) == dict.fromkeys(tenants, files)
+    assert scalar(project, "SELECT count(*) FROM public.counts") == 0
+    done = project.invoke("db.fleet", "--schemas", "Tenant%", "--json")
+    assert reported(done.stdout)["Tenant 30's"]["executed"] == files
+    assert scalar(project, 'SELECT count(*) FROM "Tenant 30\'s".migrations') == 2
+    done = project.invoke(*of_schemas)
+    assert "30 targets with nothing to do" in done.stdout
+
+    project.write("001_a.sql", "SELECT 'edited';")
+    done = project.invoke(*of_schemas, "--status")
+    assert "changed: 30 targets: tenant_00" in done.stdout
+    done = project.invoke(*of_schemas)
+    assert done.returncode == 1
+    assert "Changed since it was executed: 001_a.sql" in done.stderr
+    done = project.invoke(*of_schemas, env={"MIGRATIONS_TABLE": "ops.migrations"})
+    assert "MIGRATIONS_TABLE=migrations" in done.stderr
+    done = project.invoke(*of_schemas, "--migrate")
+    assert (done.returncode, "--migrate" in done.stderr) == (2, True)
+    done = project.invoke("db.fleet", "--schemas", "nobody_%")
+    assert (done.returncode, "no schema is LIKE nobody_%" in done.stderr) == (2, True)
+
+
+def test_a_fleet_stops_where_it_fails_everywhere(project: Project, tenants: list[str]) -> None:
+    project.write("001_a.sql", "SELECT nothing;\n")
+    schemas = ("db.fleet", "--schemas", "tenant_%", "--json")
+    for options, begun, why in (
+        ((), 3, "one of the canaries failed"),
+        (("--canary", "1"), 1, "one of the canaries failed"),
+        (("--canary", "0", "--workers", "1"), 3, "the first ones all failed alike"),
+    ):
+        done = project.invoke(*schemas, *options)
+        assert done.returncode == 1
+        states = Counter(line["state"] for line in reported(done.stdout).values())
+        assert states["failed"] <= begun
+        assert states["failed"] + states["not begun"] == len(tenants)
+        assert why in json.loads(done.stdout.splitlines()[-1])["message"]
+    with project.cluster.connect(project.database) as conn:
+        for n, name in enumerate(tenants):
+            if n in (0, 2):
+                conn.execute(f"CREATE VIEW {name}.odd AS SELECT 1 AS n".encode())
+            if n % 2:
+                conn.execute(f"CREATE TABLE {name}.odd (m int)".encode())
+    project.write("001_a.sql", "SELECT n FROM odd;\n")
+    done = project.invoke(*schemas, "--canary", "0", "--workers", "1", "--stop-after", "4")
+    states = Counter(line["state"] for line in reported(done.stdout).values())
+    assert states["failed"] == 4
+    assert "because 4 failed" in done.stdout
+
+
+def test_no_password_of_a_target_is_shown(project: Project, targets: list[str]) -> None:
+    project.write("001_a.sql", COUNT.format(1))
+    secret = "p%40ss%3Aw%2Fo%3Fr%23d%25%20x"
+    right = f"postgresql://{DEPLOY}:{secret}@127.0.0.1:{project.cluster.port}/{targets[0]}"
+    wrong = right.replace("p%40ss", "wr0ngpw")
+    (project.folder / "targets.txt").write_text(f"a={right}\nb={wrong}\n")
+    done = project.invoke("db.fleet", "--targets", "targets.txt", "--canary", "0")
+    assert done.returncode == 1
+    assert "permission denied for schema public" in done.stderr
+    assert "password authentication failed" in done.stderr
+    assert "password" not in repr(roster.of_file(project.folder / "targets.txt", _of(project)))
+    more = [done]
+    for text in (
+        f"{right}\n{right.replace('postgresql', 'mysql')}\n",
+        f"a={right}\na={right}\n",
+        f"a b {right}\n",
+        f"a={right}?oops=1\n",
+        f"postgresql://{DEPLOY}:s3cr@t@127.0.0.1/x\n",
+        f"postgresql://{DEPLOY}:s3cret@127.0.0.1\n",
+    ):
+        (project.folder / "targets.txt").write_text(text)
+        more.append(project.invoke("db.fleet", "--targets", "targets.txt", "--json"))
+        assert more[-1].returncode == 2, more[-1].output
+        assert "line" in more[-1].output or "names no database" in more[-1].output
+    for done in more:
+        for word in ("s3cr", DEPLOY_PASSWORD, secret, secret[:9], "wr0ngpw", "Traceback"):
+            assert word not in done.output
+
+
+def _of(project: Project) -> roster.Of:
+    return lambda url: Settings.of(url, project.migrations)
+
+
+def test_the_lines_of_a_file_and_what_completes_them(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from db.settings import of_many
+
+    environ = {"PGHOST": "elsewhere", "PGPASSWORD": "secret", "PGDATABASE": "never", "PGUSER": "me"}
+    of = of_many(project.folder, {"table": "ops.ledger"}, environ)
+    path = project.folder / "targets.txt"
+    path.write_text(
+        "a=postgresql:///one\n  postgres://h1:5433/two # a comment\npostgresql://h1/three\n"
+        "postgresql://h2/three\nb = postgresql:///?service=there\n"
+    )
+    service = project.folder / "service.conf"
+    service.write_text("[there]\nhost=h9\ndbname=nine\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(service))
+    members = {m.name: m.target.parameters for m in roster.of_file(path, of)}
+    assert {name: (p["host"], p["dbname"]) for name, p in members.items()} == {
+        "a": ("elsewhere", "one"),
+        "two": ("h1", "two"),
+        "three on h1:5432": ("h1", "three"),
+        "three on h2:5432": ("h2", "three"),
+        "b": ("h9", "nine"),
+    }
+    assert {p.get("password") for p in members.values()} == {"secret"}
+    assert members["two"]["port"] == "5433"
+    assert {m.settings.ledger for m in roster.of_file(path, of)} == {"ops.ledger"}
+    for text in ("", "# nobody\n", "embedded:\n", "host=a dbname=b\n", "a=b\n"):
+        path.write_text(text)
+        with pytest.raises(SettingsError):
+            roster.of_file(path, of)
+
+
+def test_workers_leave_room_on_the_server(own_cluster: MakeCluster, project: Project) -> None:
+    small = own_cluster(options={"max_connections": "14", "log_connections": "on"})
+    there = Project.at(project, small)
+    there.write("001_a.sql", COUNT.format(1) + "SELECT pg_sleep(0.05);\n")
+    with small.connect(there.database) as conn:
+        for name in TENANTS:
+            conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+        # 14, less 3 for superusers, less this one: room for three workers of the 20.
+        done = there.invoke("db.fleet", "--schemas", "tenant_%", "--workers", "20")
+    assert done.returncode == 0, done.output
+    assert set(map(tuple, ledgers(there, TENANTS).values())) == {("001_a.sql",)}
+    log = small.log.read_text()
+    assert "too many clients" not in log
+    assert "remaining connection slots" not in log
+
+
+def stopped(process: subprocess.Popen[str]) -> tuple[str, str]:
+    return process.communicate(timeout=60)
+
+
+def test_an_interrupt_ends_each_target_in_order(project: Project, tenants: list[str]) -> None:
+    project.write("001_a.sql", COUNT.format(1))
+    assert project.invoke("db.fleet", "--schemas", "tenant_%").returncode == 0
+    project.write("002_b.sql", COUNT.format(2) + "SELECT pg_sleep(60);\n")
+    sleeps = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = project.popen("db.fleet", "--schemas", "tenant_%", "--json")
+        wait_for(lambda: scalar(project, sleeps) == 3)
+        os.kill(process.pid, number)
+        stdout, stderr = stopped(process)
+        assert process.returncode == 128 + number, stdout + stderr
+        assert "Traceback" not in stdout + stderr
+        states = Counter(line["state"] for line in reported(stdout).values())
+        assert states == {"interrupted": 3, "not begun": 27}
+        last = json.loads(stdout.splitlines()[-1])
+        assert last["error"] == "Interrupted"
+        assert "0 of 30 targets are done, 3 interrupted, 27 not begun" in last["message"]
+        assert any("rolled back" in line for line in last["advice"])
+        assert scalar(project, sleeps) == 0
+        assert set(map(tuple, ledgers(project, tenants).values())) == {("001_a.sql",)}
+    # In the middle: the table is locked in one target, for which the run has patience.
+    project.write("002_b.sql", COUNT.format(2))
+    with project.cluster.connect(project.database, autocommit=False) as conn:
+        conn.execute("LOCK tenant_07.counts")
+        process = project.popen("db.fleet", "--schemas", "tenant_%", "--json")
+        wait_for(
+            lambda: set(map(len, ledgers_beside(project, tenants, "tenant_07").values())) == {2}
+        )
+        time.sleep(0.3)
+        os.kill(process.pid, signal.SIGINT)
+        stdout, _ = stopped(process)
+    assert process.returncode == 130
+    states = Counter(line["state"] for line in reported(stdout).values())
+    assert states == {"executed": 29, "interrupted": 1}
+    assert project.invoke("db.fleet", "--schemas", "tenant_%").returncode == 0
+    everything = ("001_a.sql", "002_b.sql")
+    assert set(map(tuple, ledgers(project, tenants).values())) == {everything}
+
+
+def ledgers_beside(project: Project, tenants: list[str], one: str) -> dict[str, list[str]]:
+    return ledgers(project, [name for name in tenants if name != one])
+
+
+def test_two_fleets_at_once_do_each_target_once(project: Project, tenants: list[str]) -> None:
+    for number in range(1, 5):
+        project.write(f"{number:03}_a.sql", COUNT.format(number))
+    processes = [project.popen("db.fleet", "--schemas", "tenant_%", "--json") for _ in range(2)]
+    for process in processes:
+        stdout, stderr = stopped(process)
+        assert process.returncode == 0, stdout + stderr
+    assert set(map(len, ledgers(project, tenants).values())) == {4}
+
+
+def test_the_function_returns_what_became_of_each(project: Project, targets: list[str]) -> None:
+    project.write("001_a.sql", COUNT.format(1))
+    urls = {f"d{n}": project.cluster.url(name) for n, name in enumerate(targets[:4])}
+    seen: list[events.Event] = []
+    made = fleet(urls, project.migrations, on_event=seen.append)
+    assert {(each.name, each.state, each.executed) for each in made} == {
+        (name, "executed", ("001_a.sql",)) for name in urls
+    }
+    assert {each for each in seen if isinstance(each, events.Target)} == set(made)
+    project.write("002_b.sql", "SELECT nothing;")
+    with pytest.raises(errors.FleetFailed) as failed:
+        fleet(list(urls.values()), project.migrations, canary=1)
+    assert {each.name for each in failed.value.outcomes} == set(targets[:4])
+    (error, names), *_ = failed.value.failures
+    assert isinstance(error, errors.StatementFailed)
+    assert names == [targets[0]]
+    with pytest.raises(SettingsError):
+        fleet([], project.migrations)
+
+
+def test_a_missing_database_is_made_where_that_is_the_goal(
+    project: Project, cluster: Cluster
+) -> None:
+    names = [f"{project.database}_{n}" for n in range(3)]
+    project.write_schema("CREATE TABLE base (id int);\n")
+    project.write("001_a.sql", "ALTER TABLE base ADD COLUMN n int;\n")
+    (project.folder / "targets.txt").write_text("\n".join(map(cluster.url, names)))
+    try:
+        done = project.invoke("db.fleet", "--targets", "targets.txt")
+        assert done.returncode == 1
+        assert "3 targets" in done.stderr  # one error: the names of the databases are left out
+        done = project.invoke("db.fleet", "--targets", "targets.txt", "--migrate", "--json")
+        assert done.returncode == 0, done.output
+        executed = {tuple(line["executed"]) for line in reported(done.stdout).values()}
+        assert executed == {("schema.sql", "001_a.sql")}
+    finally:
+        for name in names:
+            with cluster.connect() as conn:
+                conn.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def test_what_cannot_be_meant_is_refused(project: Project, tenants: list[str]) -> None:
+    project.write("001_a.sql", COUNT.format(1))
+    for options in (
+        (),
+        ("--targets", "a", "--schemas", "b"),
+        ("--targets", "nowhere.txt"),
+        ("--targets-from", "SELECT nothing"),
+        ("--targets-from", "SELECT NULL::text"),
+        ("--targets-from", "SELECT 1, 2, 3"),
+        ("--schemas", "tenant_%", "--workers", "0"),
+        ("--schemas", "tenant_%", "--workers", "many"),
+        ("--schemas", "tenant_%", "--to", "001", "--migrate"),
+        ("--schemas", "tenant_%", "--check"),
+    ):
+        done = project.invoke("db.fleet", *options)
+        assert done.returncode == 2, (options, done.output)
+        assert "Traceback" not in done.output
+    assert set(map(tuple, ledgers(project, tenants).values())) == {()}
+
+
+@pytest.mark.usefixtures("tenants")
+def test_a_run_that_waits_says_for_whom(project: Project) -> None:
+    project.write("001_a.sql", COUNT.format(1))
+    assert project.invoke("db.fleet", "--schemas", "tenant_%").returncode == 0
+    project.write("002_b.sql", COUNT.format(2))
+    with project.cluster.connect(project.database, autocommit=False) as conn:
+        conn.execute("LOCK tenant_07.counts")
+        process = project.popen("db.fleet", "--schemas", "tenant_%", "--json")
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "tenant_07: 002_b.sql waits for a lock, blocked by pid" in line:
+                break
+        else:
+            pytest.fail("nobody said it")
+    stdout, stderr = stopped(process)
+    assert process.returncode == 0, stdout + stderr
+    assert running(project, "LOCK")() is False
