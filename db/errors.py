@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 SHOWN = 10  # of many of a kind; the others are counted
 
@@ -215,7 +215,7 @@ class FleetFailed(MigrationsError):
         message: str,
         *advice: str,
         failures: Sequence[tuple[MigrationsError, Sequence[str]]],
-        outcomes: Sequence[object] = (),
+        outcomes: Sequence[Any] = (),
     ) -> None:
         super().__init__(message, *advice)
         self.failures = tuple(failures)

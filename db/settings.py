@@ -128,10 +128,10 @@ def of_many(
     """
     env, written = _levels(environ, root)
     base = _settings(_own(env, written, committed), None, {}, root)
-    completing = _libpq_variables({**written, **env})
+    completing = urls.variables({**written, **env})
 
     def of(url: str) -> Settings:
-        named = _parse(url)
+        named = urls.parse(url, "The URL")
         left_out = {"dbname"}
         if "service" in named:  # whose file says where
             left_out |= {*_SERVER.values(), "port", "user"}

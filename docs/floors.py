@@ -29,6 +29,7 @@ COLOURS = {
     "engine": "#f0c064",
     "scratch": "#b8c45a",
     "rehearsal": "#e0b0a0",
+    "fleets": "#a8b8e0",
     "commands": "#f09a70",
     "screen": "#c892ea",
     "roof": "#f07178",

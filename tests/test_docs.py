@@ -88,9 +88,17 @@ def of_another_tool(project: Project) -> None:
         conn.execute("CREATE TABLE theirs (id int)")
 
 
+def of_tenants(project: Project) -> None:
+    project.write("001_orders.sql", "CREATE TABLE orders (id int);")
+    with project.cluster.connect(project.database) as conn:
+        for tenant in ("acme", "globex"):
+            conn.execute(f"CREATE SCHEMA tenant_{tenant}".encode())
+
+
 BEFORE: dict[str, Callable[[Project], None]] = {
     "migrations/README.md": before_a_migration,
     "docs/coming-from.md": of_another_tool,
+    "docs/fleets.md": of_tenants,
 }
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple, TextIO
 
 from ..engine.check import check, refusals
 from ..engine.survey import Survey, survey
-from ..errors import FilesError, LedgerError, refuse
+from ..errors import FilesError, LedgerError, listed, refuse
 from ..events import Note, Planned
 from ..files.plan import Goal
+from ..server import ours
 from ..server.connection import Server
 from ..server.ours import Connection
 from ..settings import Settings
@@ -18,7 +20,16 @@ from ..sql.script import Script
 from . import as_sql
 from .opened import Screen, connected, read_only
 
+_SAID = 3
 _COLUMNS = ("filename", "state", "runs", "statements")
+
+
+_REPLICATES = "SELECT pg_catalog.to_regclass('pg_catalog.pg_subscription') IS NOT NULL"
+_SUBSCRIPTIONS = """
+SELECT s.subname FROM pg_catalog.pg_subscription AS s
+JOIN pg_catalog.pg_database AS d ON d.oid OPERATOR(pg_catalog.=) s.subdbid
+WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() ORDER BY s.subname"""
+_PUBLICATIONS = "SELECT p.pubname FROM pg_catalog.pg_publication AS p ORDER BY p.pubname"
 
 
 class Step(NamedTuple):
@@ -55,7 +66,8 @@ def plan(
                 raise
             found, refusal = survey(conn, settings, otherwise), error
         preview = _preview(found, conn, server, settings)
-    for note in found.notes:
+        notes = (*found.notes, *_replication(conn)) if found.todo else found.notes
+    for note in notes:
         screen.event(note)
     if refusal and otherwise:
         said = f"{goal.command} would be refused; {otherwise.command} would execute this:"
@@ -107,6 +119,24 @@ def _preview(found: Survey, conn: Connection, server: Server, settings: Settings
                 step = step._replace(runs="refused", statements=said, refused=error)
         steps.append(step)
     return Preview(tuple(steps), len(found.executed))
+
+
+def _replication(conn: Connection) -> Iterator[Note]:
+    """Yield who else has these tables, to whom logical replication brings rows and no DDL."""
+    if not ours.ask(conn, _REPLICATES)[0][0]:
+        return
+    subscriptions, publications = ours.asks(conn, [(_SUBSCRIPTIONS, ()), (_PUBLICATIONS, ())])
+    for rows, what, then in (
+        (
+            subscriptions,
+            "subscribes",
+            "what a table gains is needed here before the publisher has it",
+        ),
+        (publications, "publishes", "what a table gains is needed at the subscribers first"),
+    ):
+        if rows:
+            names = listed([str(name) for (name,) in rows], _SAID)
+            yield Note(f"this database {what} ({names}): DDL is not replicated, and {then}")
 
 
 def _step(filename: str, state: str, script: Script) -> Step:

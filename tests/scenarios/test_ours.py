@@ -49,6 +49,8 @@ COMMANDS = (
     ("db.baseline", "--yes"),
     ("db.dump", "--force"),
     ("db.migrate-single", "--name", "006_undone"),
+    ("db.fleet", "--targets-from", f"SELECT pg_catalog.current_database() {THEIRS}"),
+    ("db.fleet", "--schemas", "public", "--status"),
 )
 
 
