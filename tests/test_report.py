@@ -647,6 +647,7 @@ TYPES = {
     Location: "location",
     tuple[TableLock, ...]: "list of locks",
     tuple[Work, ...]: "list of works",
+    Location | None: "location or null",
 }
 
 

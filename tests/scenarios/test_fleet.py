@@ -58,7 +58,8 @@ def tenants(project: Project) -> list[str]:
 def ledgers(project: Project, schemas: list[str]) -> dict[str, list[str]]:
     """Return what each schema's ledger has; the counts of its files must be the same."""
     found = {}
-    with project.cluster.connect(project.database) as conn:
+    with project.cluster.connect(project.database, autocommit=False) as conn:
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         for schema in schemas:
             executed, counted = list[str](), list[str]()
             for table, rows in (("migrations", executed), ("counts", counted)):
