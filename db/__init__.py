@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import errors, events
+    from . import errors, events, testing
     from .api import baseline, fleet, migrate, plan, rehearse, rollback, status, verify
     from .settings import Settings
 
@@ -30,6 +30,7 @@ __all__ = [
     "rehearse",
     "rollback",
     "status",
+    "testing",
     "verify",
 ]
 _API = {"baseline", "fleet", "migrate", "plan", "rehearse", "rollback", "status", "verify"}
@@ -43,7 +44,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that is ther
         homes = {**dict.fromkeys(_API, ".api"), "Settings": ".settings"}
         if name in homes:
             return getattr(import_module(homes[name], __name__), name)
-        if name in ("errors", "events"):
+        if name in ("errors", "events", "testing"):
             return import_module(f".{name}", __name__)
         if name == "__version__":
             return metadata.version("invoke-pg-migrations")

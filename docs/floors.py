@@ -30,6 +30,7 @@ COLOURS = {
     "scratch": "#b8c45a",
     "rehearsal": "#e0b0a0",
     "fleets": "#a8b8e0",
+    "clones": "#8fd0b0",
     "commands": "#f09a70",
     "screen": "#c892ea",
     "roof": "#f07178",

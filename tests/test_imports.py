@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "db"
 
 # From the ground up. A room imports from the floors below its own, or beside it to the left.
 FLOORS = {
-    "": ["errors", "events", "durations", "pauses", "urls", "settings"],
+    "": ["errors", "events", "durations", "pauses", "urls", "settings", "project"],
     "sql": ["checksum", "kinds", "source", "positions", "lexer", "script"],
     "files": ["folder", "renames", "plan", "new", "lint"],
     "server": [
@@ -38,13 +38,14 @@ FLOORS = {
         *("told", "schema", "undone", "stage"),
     ],
     "fleets": ["roster", "capacity", "tally", "crew"],
+    "clones": ["server", "template", "leftovers", "pool", "databases"],
     "commands": [
         *("opened", "init", "status", "as_sql", "plan", "verify"),
         *("baseline", "repair", "rollback", "database", "rows", "dump", "rehearse", "fleet"),
     ],
 }
 ORDER = [f"{floor}.{room}".strip(".") for floor, rooms in FLOORS.items() for room in rooms]
-ORDER += ["api", "command_line", "tasks", "program"]
+ORDER += ["api", "testing", "pytest_plugin", "command_line", "tasks", "program"]
 SCREEN_ROOMS = (
     "stream",
     "tables",
@@ -89,7 +90,7 @@ def test_every_room_has_its_place() -> None:
 def test_a_room_imports_only_from_below(room: str) -> None:
     allowed = {
         *ORDER[: ORDER.index(room)],
-        *(SCREEN if room in ("command_line", "tasks", "program") else ()),
+        *(SCREEN if room in ("testing", "command_line", "tasks", "program") else ()),
     }
     assert imported(room) <= allowed
 

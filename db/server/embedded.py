@@ -23,7 +23,7 @@ import importlib.util
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -50,11 +50,16 @@ from .postmaster import (
 
 @contextmanager
 def running(
-    folder: Path, *, options: Mapping[str, str] = NONE, binaries: Path | None = None
+    folder: Path,
+    *,
+    options: Mapping[str, str] = NONE,
+    binaries: Path | None = None,
+    stays: Callable[[], bool] = lambda: False,
 ) -> Iterator[Server]:
     """Join the server on this folder, or start one; the last one to leave stops it.
 
-    `options` are server settings, and hold if it is this call that starts it. Raise
+    `options` are server settings, and hold if it is this call that starts it. `stays` is asked in
+    the end whether it is to run on all the same. Raise
     `SettingsError` if the folder cannot be used, `ConnectionFailed` if the server does not start.
     """
     import fcntl  # not everywhere: postmaster has said so by now
@@ -80,7 +85,8 @@ def running(
         # Without _explained: what may be missing here was removed by somebody on purpose.
         with suppress(OSError), locked(folder / "start"):
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stop((folder / "data").resolve())
+            if not stays():
+                stop((folder / "data").resolve())
         os.close(users)
 
 

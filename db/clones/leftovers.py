@@ -1,0 +1,62 @@
+"""What others have left on the server, removed: killed processes, old templates, kept databases.
+
+A clone's name holds its process's own word, and the process holds the lock of that word for as long
+as it is connected. So a word that can be locked is that of a dead one.
+"""
+
+from __future__ import annotations
+
+from ..server.ours import Connection
+from .template import NEW, TEMPLATE, drop, is_old, lock, ours_named, unlock
+
+CLONE = "migrations_test_"  # and the process's word, and a number
+KEPT = "migrations_kept_"  # and the project, the run, the process's word, and a number
+
+
+def owner_of(name: str) -> str:
+    """Return the word of the process whose clone has this name."""
+    return name.removeprefix(CLONE).split("_")[0]
+
+
+def remove(conn: Connection, word: str, template: str) -> None:
+    """Remove the clones of dead processes, half made templates, and what is a week old.
+
+    `word` is this process's own, and `template` the one that it uses.
+    """
+    _remove_clones(conn, word)
+    for name, comment in ours_named(conn, TEMPLATE):
+        wanted = name.removesuffix(NEW)
+        if wanted == template and name == template:
+            continue
+        if (name.endswith(NEW) or is_old(comment)) and lock(conn, wanted):
+            try:  # it may have been made or used since it was listed
+                now = dict(ours_named(conn, name))
+                if name in now and (name.endswith(NEW) or is_old(now[name])):
+                    drop(conn, name)
+            finally:
+                unlock(conn, wanted)
+    for name, comment in ours_named(conn, KEPT):
+        if is_old(comment):
+            drop(conn, name)
+
+
+def remove_own(conn: Connection, word: str) -> None:
+    """Remove all clones of the process with this word."""
+    for name, _ in ours_named(conn, f"{CLONE}{word}_"):
+        drop(conn, name)
+
+
+def remove_kept(conn: Connection, project: str, run: str) -> None:
+    """Remove what an earlier run of this project has kept."""
+    for name, _ in ours_named(conn, f"{KEPT}{project}_"):
+        if not name.startswith(f"{KEPT}{project}_{run}_"):
+            drop(conn, name)
+
+
+def _remove_clones(conn: Connection, word: str) -> None:
+    for other in {owner_of(name) for name, _ in ours_named(conn, CLONE)}:
+        if other != word and lock(conn, CLONE + other):
+            try:
+                remove_own(conn, other)
+            finally:
+                unlock(conn, CLONE + other)

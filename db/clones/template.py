@@ -1,0 +1,192 @@
+"""A template: a database with the schema, every migration and the seeds in it, made once.
+
+Its name says what is in it, so a change of a file is another template. It is built under another
+name, and gets its own when it is complete: a killed process leaves nothing that looks like one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+
+from ..errors import ConnectionFailed, SettingsError, one_line
+from ..events import Event
+from ..files import folder
+from ..server import ours
+from ..server.ours import Connection
+from ..settings import Settings
+from .server import Place
+
+TEMPLATE = "migrations_template_"
+NEW = "_new"
+_KEPT_FOR = timedelta(days=7)
+
+_IS_READY = """
+SELECT 1 FROM pg_catalog.pg_database AS d
+JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) d.datdba
+WHERE d.datname OPERATOR(pg_catalog.=) %s AND d.datistemplate AND NOT d.datallowconn
+  AND r.rolname OPERATOR(pg_catalog.=) current_user"""
+_OURS = """
+SELECT d.datname::pg_catalog.text, pg_catalog.shobj_description(d.oid, 'pg_database')
+FROM pg_catalog.pg_database AS d
+JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) d.datdba
+WHERE pg_catalog.starts_with(d.datname::pg_catalog.text, %s)
+  AND r.rolname OPERATOR(pg_catalog.=) current_user
+ORDER BY 1"""
+_LOCK = "SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
+_TRY_LOCK = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
+_UNLOCK = "SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%s, 0))"
+_END = """
+SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a
+WHERE a.datname OPERATOR(pg_catalog.=) %s"""
+
+Seed = Callable[["psycopg.Connection[Any]"], object]
+
+
+class Recipe(NamedTuple):
+    """What a template is made of. `seeds` put rows in; `sources` are the files that say which."""
+
+    settings: Settings
+    seeds: tuple[Seed, ...] = ()
+    sources: tuple[Path, ...] = ()
+
+    def digest(self, major: int, user: str) -> str:
+        """Return what is another one for another content. Raise `FilesError`, `SettingsError`."""
+        from importlib.metadata import version
+
+        settings = self.settings
+        files = list(folder.discover(settings.folder, settings.shown(settings.folder)))
+        if settings.schema_named or settings.schema.exists():
+            files.append(folder.load(settings.schema, settings.shown(settings.schema)))
+        parts = [version("invoke-pg-migrations"), str(major), user, settings.ledger]
+        for file in files:
+            parts += [file.shown, file.checksum]
+        for path in self.sources:
+            try:
+                parts += [path.name, hashlib.sha256(path.read_bytes()).hexdigest()]
+            except OSError as error:
+                shown = settings.shown(path)
+                raise SettingsError(f"{shown} cannot be read: {error.strerror}.") from None
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def made(conn: Connection, place: Place, recipe: Recipe, show: Callable[[Event], None]) -> str:
+    """Return the name of the recipe's template; make it if no process has done so before.
+
+    `show` is given the events of the run. Raise an error of the files or of the run if it cannot be
+    made, and whatever a seed raises; nothing of it is left then.
+    """
+    name = TEMPLATE + recipe.digest(conn.info.server_version // 10000, conn.info.user)
+    if not ours.ask(conn, _IS_READY, [name]):
+        with locked(conn, name):
+            if not ours.ask(conn, _IS_READY, [name]):
+                try:
+                    _make(conn, place, recipe, name, show)
+                except BaseException:
+                    drop(conn, name + NEW)
+                    raise
+    _note_use(conn, name)
+    return name
+
+
+def _make(
+    conn: Connection, place: Place, recipe: Recipe, name: str, show: Callable[[Event], None]
+) -> None:
+    from ..engine.runner import Run  # not before: most runs find the template made
+    from ..files.plan import Goal
+
+    new = name + NEW
+    drop(conn, new)
+    create(conn, new, "template0", place)
+    target = place.database(new)
+    settings = recipe.settings._replace(parameters=target.parameters, embedded=None, role="")
+    for event in Run(target, settings, Goal("db.migrate", schema=True)).events():
+        show(event)
+    for seed in recipe.seeds:
+        with psycopg.connect(place.url(new, secret=True)) as connection:
+            seed(connection)
+    conn.execute(f'ALTER DATABASE "{new}" IS_TEMPLATE true ALLOW_CONNECTIONS false'.encode())
+    rename(conn, new, name)
+
+
+def create(conn: Connection, name: str, template: str, place: Place) -> None:
+    """Make a database. Copying files is the cheaper way only where nothing is flushed.
+
+    https://www.postgresql.org/docs/current/sql-createdatabase.html
+    """
+    copied = place.own and conn.info.server_version >= 150000
+    strategy = " STRATEGY FILE_COPY" if copied else ""
+    conn.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"{strategy}'.encode())
+
+
+def rename(conn: Connection, name: str, to: str) -> None:
+    """Give a database another name; who is connected to it is sent away."""
+    ours.ask(conn, _END, [name])
+    conn.execute(f'ALTER DATABASE "{name}" RENAME TO "{to}"'.encode())
+
+
+def drop(conn: Connection, name: str) -> None:
+    """Remove a database or a template, whoever is connected to it."""
+    if name.startswith(TEMPLATE) and ours.ask(conn, _IS_READY, [name]):
+        conn.execute(f'ALTER DATABASE "{name}" IS_TEMPLATE false'.encode())
+    conn.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+
+
+@contextmanager
+def locked(conn: Connection, name: str) -> Iterator[None]:
+    """Hold the server's lock of that name, which ends with this connection."""
+    ours.ask(conn, _LOCK, [name])
+    try:
+        yield
+    finally:
+        ours.ask(conn, _UNLOCK, [name])
+
+
+def lock(conn: Connection, name: str) -> bool:
+    """Take the lock of that name for as long as this connection lasts, unless it is taken."""
+    return bool(ours.ask(conn, _TRY_LOCK, [name])[0][0])
+
+
+def unlock(conn: Connection, name: str) -> None:
+    """Give the lock of that name back."""
+    ours.ask(conn, _UNLOCK, [name])
+
+
+def ours_named(conn: Connection, prefix: str) -> Sequence[tuple[str, str]]:
+    """Return this role's databases whose name begins so, and the comment of each."""
+    return [(name, comment or "") for name, comment in ours.ask(conn, _OURS, [prefix])]
+
+
+def note_day(conn: Connection, name: str) -> None:
+    """Write into a database's comment that it is wanted today."""
+    conn.execute(f"COMMENT ON DATABASE \"{name}\" IS 'used {_today()}'".encode())
+
+
+def is_old(comment: str) -> bool:
+    """Return whether a database was last used more than a week ago, by its comment."""
+    try:
+        day = datetime.strptime(comment, "used %Y-%m-%d").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return False
+    return datetime.now(timezone.utc) - day > _KEPT_FOR
+
+
+def _note_use(conn: Connection, name: str) -> None:
+    if (name, f"used {_today()}") in ours_named(conn, name):
+        return
+    try:
+        note_day(conn, name)
+    except psycopg.Error as error:  # two processes at once: the other has written the same
+        if error.sqlstate != "XX000":
+            said = one_line(error.diag.message_primary or str(error))
+            raise ConnectionFailed(f"The template {name} cannot be used: {said}") from None
+
+
+def _today() -> str:
+    return f"{datetime.now(timezone.utc):%Y-%m-%d}"
