@@ -35,7 +35,7 @@ FLOORS = {
     "scratch": ["clusters", "database", "fill"],
     "rehearsal": [
         *("locks", "seen", "measured", "outside", "run", "sizes", "charges", "findings"),
-        *("told", "schema", "undone", "stage"),
+        *("told", "roles", "schema", "undone", "stage"),
     ],
     "fleets": ["roster", "capacity", "tally", "crew"],
     "clones": ["server", "template", "leftovers", "pool", "databases"],

@@ -1,5 +1,5 @@
 """The cases, in the order of the page: a module each, or one for several that are alike."""
 
-from . import files, stall
+from . import files, rehearse, stall
 
-CASES = [*files.CASES, *stall.CASES]
+CASES = [*files.CASES, *stall.CASES, *rehearse.CASES]

@@ -23,11 +23,12 @@ from ..scratch.database import Scratch
 from ..server import ours
 from ..server.ours import Connection
 from ..sql.script import Script
-from . import charges, findings, schema, seen, sizes, told, undone
+from . import charges, findings, roles, schema, seen, sizes, told, undone
 from .measured import Did, There
 from .run import Rehearsal
 
 T = TypeVar("T")
+_NAME = "migrations rehearsal"
 _LASTS = (Progress, Retrying, Waiting)
 _NOTHING = "This was on a copy. Nothing was executed on the target."
 
@@ -48,6 +49,8 @@ class Stage:
     ) -> None:
         self._scratch, self._target, self._show = scratch, target, show
         self._own: set[sizes.Name] = set()  # the runner's tables
+        self._roles: frozenset[str] = frozenset()
+        self._runs: list[Rehearsal] = []
         self._there = self._look()
 
     def play(self, goal: Goal, todo: Sequence[Migration], longest_s: float) -> Outcome:
@@ -55,6 +58,15 @@ class Stage:
 
         Raise what a run of them would raise.
         """
+        try:
+            return self._play(goal, todo, longest_s)
+        finally:
+            if not self._scratch.own:
+                with self._scratch.target.once(_NAME) as conn:
+                    did = [each for run in self._runs for each in run.did]
+                    roles.remove(conn, self._roles, did)
+
+    def _play(self, goal: Goal, todo: Sequence[Migration], longest_s: float) -> Outcome:
         before = dict[str, str]()
         statements, found, tried = list[Rehearsed](), list[Finding](), list[Undone]()
         names = [migration.filename for migration in todo]
@@ -73,7 +85,8 @@ class Stage:
 
     def _look(self) -> There:
         """Return what is there before the run, without the runner's own tables."""
-        with self._scratch.target.once("migrations rehearsal") as conn:
+        with self._scratch.target.once(_NAME) as conn:
+            self._roles = roles.all_of(conn)
             found = seen.answer(ours.ask(conn, seen.question(everything=True))[0][0])
             book = place.find(conn, self._scratch.settings.ledger)
         self._own = {(book.schema, name) for name in (book.table, f"{book.table}_unfinished")}
@@ -85,6 +98,7 @@ class Stage:
         names = frozenset(migration.filename for migration in part)
         wanted = Goal(goal.command, schema=SCHEMA in names, among=names)
         run = Rehearsal(self._scratch.target, self._scratch.settings, wanted, self._there)
+        self._runs.append(run)
         try:
             self._drive(run.events())
         except StatementFailed as failed:

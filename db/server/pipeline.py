@@ -301,7 +301,9 @@ class Pipeline:
         """
         while self._sent and not self._copying:
             command = self._sent[0]
-            if command.statement is not None and command is not self._dropping:
+            # After a COPY libpq would keep the mode for the next command, whose rows are wanted.
+            has_rows = command.statement is not None and command.copy is None
+            if has_rows and command is not self._dropping:
                 self._drop_rows(command)
             if self._pg.is_busy():
                 break

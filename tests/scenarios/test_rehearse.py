@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from db.files.plan import Goal
 from db.rehearsal import findings
-from tests.conftest import Project, Result
+from db.rehearsal.measured import There
+from db.rehearsal.run import Rehearsal
+from db.server.connection import Target
+from db.settings import Settings
+from tests.conftest import MakeCluster, Project, Result
+from tests.scenarios import mixed
+from tests.scenarios.test_ours import THEIRS, unqualified
+from tests.servers import Cluster
 from tests.test_docs import LOCKS, OUTSIDE, ROOT, TABLE, slug
 
 Event = dict[str, Any]
@@ -242,3 +258,206 @@ def test_the_files_of_this_project_would_stop_nobody(project: Project) -> None:
         assert done.returncode == 0, done.output
     assert project.invoke("db.migrate").returncode == 0
     assert "nothing to do" in project.invoke("db.rehearse").stdout
+
+
+# What it leaves
+
+
+def dumped(cluster: Cluster, database: str, binaries: Path) -> list[str]:
+    command = [str(binaries / "pg_dump"), "--dbname", cluster.url(database)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    lines = re.sub(r"(?m)^\\(un)?restrict .*\n", "", done.stdout).splitlines()
+    # Of the ledger's rows the names: times and sessions differ.
+    return [line.split("\t")[1] if ".sql\t" in line else line for line in lines]
+
+
+def test_a_rehearsed_run_leaves_what_a_run_leaves(project: Project, binaries: Path) -> None:
+    project.write_schema("")
+    mixed.write(project)
+    project.write("13_session.sql", "SET search_path = nowhere; SET LOCAL bytea_output = 'escape';")
+    project.write(
+        "14_made.sql",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE; SET TRANSACTION READ WRITE; SAVEPOINT a;"
+        "CREATE TABLE gone (); ROLLBACK TO a; CREATE VIEW v AS SELECT lastval() AS made FROM big;"
+        "SET client_encoding = 'LATIN1'; COMMENT ON VIEW v IS 'x'; COMMIT;",
+    )
+    other = project.cluster.create_database()
+    try:
+        chosen = Settings.of(project.cluster.url(other), project.migrations)
+        run = Rehearsal(Target(chosen.parameters, 10), chosen, Goal(), There({}, frozenset()))
+        for _ in run.events():
+            pass
+        assert project.invoke("db.migrate-run").returncode == 0
+        assert len({did.filename for did in run.did}) == len(mixed.FILES) + 2
+        there = dumped(project.cluster, other, binaries)
+        assert there == dumped(project.cluster, project.database, binaries)
+        assert "CREATE VIEW public.v AS" in there
+    finally:
+        project.cluster.drop_database(other)
+
+
+def test_nothing_of_a_rehearsal_stays_on_a_server_that_was_named(project: Project) -> None:
+    filled(project, 10)
+    name = f"made_{project.database}"
+    project.write("002_role.sql", f"CREATE ROLE {name}; GRANT SELECT ON contacts TO {name};\n")
+    env = {"MIGRATIONS_SCRATCH": project.cluster.url("postgres")}
+    before = state(project)
+    for _ in range(2):
+        done = project.invoke("db.rehearse", env=env, timeout=120)
+        assert done.returncode == 0, done.output
+    assert state(project) == before
+    project.write("003_sleeps.sql", "SELECT pg_sleep(600) /* the rehearsal */;\n")
+    for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
+        process = project.popen("db.rehearse", env=env)
+        with project.cluster.connect(project.database) as conn:
+            sleeps = "SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%'"
+            deadline = time.monotonic() + 60
+            while not conn.execute(sleeps.encode()).fetchall():
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline
+            os.killpg(process.pid, number)
+            (project.migrations / "002_role.sql").unlink(missing_ok=True)  # kill -9 leaves roles
+            out, err = process.communicate(timeout=60)
+            assert process.returncode == code, out + err
+            if number == signal.SIGINT:
+                assert "Interrupted. This was on a copy." in err
+    project.write("003_sleeps.sql", "SELECT 1;\n")
+    assert project.invoke("db.rehearse", env=env, timeout=120).returncode == 0
+    assert state(project) == before
+    with project.cluster.connect(project.database) as conn:
+        left = "SELECT datname FROM pg_database WHERE datname LIKE 'migrations_scratch%'"
+        assert conn.execute(left).fetchall() == []
+
+
+# What is sent
+
+
+@pytest.mark.long
+def test_no_row_is_read_and_what_is_sent_means_the_same_for_everybody(
+    project: Project, own_cluster: MakeCluster
+) -> None:
+    """On one server, which logs everything: the target, and the database that is made beside it."""
+    options = {"log_statement": "all", "log_line_prefix": "@@%a@@%d@@ ", "log_min_messages": "log"}
+    logged = Project.at(project, own_cluster(options=options))
+    filled(logged, 100)
+    logged.write("002_rows.sql", f"UPDATE {THEIRS} contacts SET region = 'x' WHERE id < 50;\n")
+    logged.write(
+        "003_index.sql",
+        "-- migrate: no-transaction\n"
+        f"CREATE INDEX {THEIRS} CONCURRENTLY named ON contacts (name);\n"
+        f"INSERT {THEIRS} INTO orders SELECT * FROM orders_old;\n",
+    )
+    logged.write("003_index.down.sql", f"DROP INDEX {THEIRS} named;\n")
+    reader, database = f"reader_{logged.database}", logged.database
+    with logged.cluster.connect(database) as conn:
+        conn.execute(f"CREATE ROLE {reader} LOGIN PASSWORD 'x'".encode())
+        conn.execute(f"GRANT SELECT ON migrations TO {reader}".encode())
+    port = logged.cluster.port
+    env = {
+        "DATABASE_URL": f"postgresql://{reader}:x@127.0.0.1:{port}/{database}",
+        "MIGRATIONS_SCRATCH": logged.cluster.url("postgres"),
+    }
+    refused = logged.invoke("db.rehearse", env=env, timeout=120)
+    assert refused.returncode == 1
+    assert "permission denied for table contacts" in refused.stderr
+    with logged.cluster.connect(database) as conn:
+        conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}".encode())
+    assert "up to 100 rows" in logged.invoke("db.rehearse", env=env, timeout=120).stdout
+    with logged.cluster.connect(database) as conn:
+        conn.execute(f"GRANT UPDATE ON contacts TO {reader}".encode())
+    begin = logged.cluster.log.stat().st_size
+    done = logged.invoke("db.rehearse", env=env, timeout=120)
+    assert done.returncode == 0, done.output
+    assert re.search(r"UPDATE .* [45]\d rows, reads", done.stdout), done.stdout
+    sent = logged.cluster.log.read_bytes()[begin:].decode()
+    pattern = r"(?s)@@(.*?)@@(.*?)@@ LOG:  (?:statement|execute <unnamed>): (.*?)(?=^@@|\Z)"
+    found = re.findall(pattern, sent, re.MULTILINE)
+    on_target = [(who, text) for who, where, text in found if where == database]
+    assert any("pg_export_snapshot" in text for _, text in on_target)
+    for who, text in on_target:
+        if who == "pg_dump":
+            assert "COPY" not in text
+            assert "contacts" not in text or text.startswith("LOCK TABLE") or "pg_catalog" in text
+        elif THEIRS in text:
+            assert text.startswith("EXPLAIN (VERBOSE, FORMAT JSON) ")
+        else:
+            assert not re.search(r"(?i)(from|join|table|into|copy)\s+\S*contacts", text)
+    ours = {text for who, _, text in found if who != "pg_dump" and THEIRS not in text}
+    assert any("pg_stat_get_xact_numscans" in text for text in ours)
+    texts = [text for text in ours if not text.startswith("LOCK TABLE ONLY")]
+    asked = [text for text in texts if "numscans" in text or "pg_relation_size" in text]
+    assert {text: wrong for text in asked if (wrong := unqualified(text))} == {}
+
+
+# What happens
+
+LASTING = {
+    "002_null.sql": "ALTER TABLE big ALTER COLUMN a SET NOT NULL;\n",
+    "003_type.sql": "ALTER TABLE big ALTER COLUMN a TYPE bigint;\n",
+    "004_index.sql": "CREATE INDEX big_v ON big (v);\n",
+    "005_rows.sql": "ALTER TABLE big ADD COLUMN c int;\nUPDATE big SET v = v || '.';\n",
+    "006_gone.sql": "LOCK TABLE big IN SHARE MODE;\nDELETE FROM big WHERE id > 1;\n",
+    "007_calm.sql": "ALTER TABLE big ADD COLUMN d int DEFAULT 7;\n",
+}
+
+
+class Application(threading.Thread):
+    """Somebody who runs a query over and over, and waits where it is blocked."""
+
+    def __init__(self, cluster: Cluster, database: str, query: str) -> None:
+        super().__init__(daemon=True)
+        self.conn = cluster.connect(database, prepare_threshold=None)
+        self.query = query.encode()
+        self.began = self.longest = 0.0
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.is_set():
+            began = time.monotonic()
+            self.conn.execute(self.query)
+            self.longest = max(self.longest, time.monotonic() - began)
+
+    def end(self) -> float:
+        self.over.set()
+        self.join()
+        self.conn.close()
+        return self.longest
+
+
+@pytest.mark.long
+def test_a_million_rows_take_as_long_as_was_said(project: Project) -> None:
+    project.write_schema("")
+    project.write("001_big.sql", "CREATE TABLE big (id int PRIMARY KEY, a int, v text);\n")
+    assert project.invoke("db.migrate").returncode == 0
+    with project.cluster.connect(project.database) as conn:
+        conn.execute(
+            "INSERT INTO big SELECT n, n, 'some text of a row ' || n "
+            "FROM generate_series(1, 1000000) n"
+        )
+        conn.execute("VACUUM ANALYZE big")
+    for name, text in LASTING.items():
+        project.write(name, text)
+    said = told(project.invoke("db.rehearse", "--longest", "10ms", "--json", timeout=120))
+    findings = {event["filename"]: event for event in of(said, "finding")}
+    assert [*findings] == [name for name in LASTING if "calm" not in name]
+    queries = {"reads": "SELECT a FROM big LIMIT 1", "writes": "UPDATE big SET a = 1 WHERE id = 1"}
+    for name in LASTING:
+        applications = {
+            what: Application(project.cluster, project.database, query)
+            for what, query in queries.items()
+        }
+        for each in applications.values():
+            each.start()
+        done = project.invoke("db.migrate-run", "--to", name, "--json", timeout=120)
+        waited = {what: each.end() for what, each in applications.items()}
+        (applied,) = of(told(done), "applied")
+        if name not in findings:
+            assert applied["duration_ms"] < 5000  # it only had to wait for the application
+            continue
+        finding, took_s = findings[name], applied["duration_ms"] / 1000
+        # Other tests run on this machine at the same time, and it is no fast one.
+        assert finding["low_s"] <= took_s <= 3 * finding["high_s"], (name, took_s)
+        for what in finding["blocks"]:
+            assert finding["low_s"] / 2 <= waited[what], (name, waited)
+        if "reads" not in finding["blocks"]:
+            assert waited["reads"] < waited["writes"], (name, waited)
