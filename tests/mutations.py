@@ -34,6 +34,9 @@ POSTMASTER = "db/server/postmaster.py"
 DUMP = "db/commands/dump.py"
 PLACE = "db/engine/place.py"
 OURS = "db/server/ours.py"
+MEASURED = "db/rehearsal/measured.py"
+FINDINGS = "db/rehearsal/findings.py"
+GATE = "db/rehearsal/outside.py"
 OUTSIDE = "db/engine/outside.py"
 PROGRESS = "db/engine/progress.py"
 RESUME = "db/engine/resume.py"
@@ -67,6 +70,10 @@ def security(names: str) -> str:
 
 def embedded(names: str) -> str:
     return f"test_embedded.py -k '{names}'"
+
+
+def rehearsal(names: str) -> str:
+    return f"scenarios/test_rehearse.py -k '{names}'"
 
 
 def ours(names: str) -> str:
@@ -848,5 +855,33 @@ MUTANTS: tuple[Mutant, ...] = (
         'SETTINGS = b"SET LOCAL search_path = pg_catalog, pg_temp"',
         'SETTINGS = b"SET LOCAL search_path = public, pg_catalog"',
         (ours("finds_only_what_the_server_has"),),
+    ),
+    Mutant(
+        MEASURED,
+        "what was locked before a statement is said to be locked by it",
+        "        locks=tuple(sorted(now - held, key",
+        "        locks=tuple(sorted(now, key",
+        (rehearsal("what_would_wait"),),
+    ),
+    Mutant(
+        FINDINGS,
+        "a lock is charged with its own statement only",
+        "charges[number : _end(charges, number, table, mode)]",
+        "charges[number : number + 1]",
+        (rehearsal("what_would_wait"),),
+    ),
+    Mutant(
+        FINDINGS,
+        "a lock that a ROLLBACK TO gives back is charged until COMMIT",
+        "lock.mode == mode for lock in charge.did.released",
+        "lock.mode == mode for lock in ()",
+        (rehearsal("what_would_wait"),),
+    ),
+    Mutant(
+        GATE,
+        "a statement outside a transaction is over before it was looked at",
+        "                self._conn.execute(sql.SQL(_LOCK).format(name))",
+        "                pass",
+        (rehearsal("table_of_the_page"),),
     ),
 )

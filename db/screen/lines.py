@@ -196,7 +196,7 @@ class Lines:
     def _annotate(self, error: MigrationsError) -> None:
         if at := error.location:
             place = f"file={_github(at.path, ':,')},line={at.line},col={at.column}"
-            write(self._out, f"::error {place}::{_clean(_github(error.message))}\n")
+            write(self._out, f"::error {place}::{clean(_github(error.message))}\n")
 
     def _say_notice(self, said: Diagnostic) -> None:
         label = (said.severity.lower(), "yellow" if said.severity == "WARNING" else "dim")
@@ -234,8 +234,8 @@ class Lines:
             write(stream, self._clean("".join(text for text, _ in pairs)) + "\n")
 
     def _clean(self, text: str) -> str:
-        text = _clean(text)
-        return _COMMANDS.sub(r"\g<0> ", text) if self._github else text
+        text = clean(text)
+        return defused(text) if self._github else text
 
     def _console(self, stream: TextIO) -> Console:
         from rich.console import Console
@@ -269,8 +269,14 @@ def _is_rich(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return stream.isatty() and not plain
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Return the text without what a terminal would obey."""
     return text.replace("\r\n", "\n").translate(_CONTROL)
+
+
+def defused(text: str) -> str:
+    """Return the text without what GitHub's runner would obey."""
+    return _COMMANDS.sub(r"\g<0> ", text)
 
 
 def _hanging(text: str, by: int = 2) -> str:
@@ -306,7 +312,7 @@ def _shown(column: str, cell: Cell) -> str:
         return f"{cell:%Y-%m-%d %H:%M}"
     if isinstance(cell, int) and column.endswith("_ms"):
         return humanised(cell)
-    return "" if cell is None else _clean(_one_line(str(cell)))
+    return "" if cell is None else clean(_one_line(str(cell)))
 
 
 def _github(text: str, more: str = "") -> str:

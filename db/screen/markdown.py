@@ -9,7 +9,7 @@ from typing import TextIO
 from .. import events as e
 from ..errors import MigrationsError
 from . import rehearsal
-from .lines import Lines
+from .lines import Lines, clean, defused
 from .stream import Cell, write
 
 # What Markdown or HTML would take for its own; a name or a statement may hold it.
@@ -67,7 +67,7 @@ class Markdown:
         self._beside.close()
 
     def _say(self, text: str) -> None:
-        write(self._out, text + "\n")
+        write(self._out, defused(clean(text)) + "\n")
 
 
 def _plain(text: str) -> str:

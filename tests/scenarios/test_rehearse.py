@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from db import events, rehearse
 from db.files.plan import Goal
 from db.rehearsal import findings
 from db.rehearsal.measured import There
@@ -217,11 +218,21 @@ def test_a_file_that_fails_is_shown_as_a_run_would_show_it(project: Project) -> 
     assert "This was on a copy. Nothing was executed on the target." in done.stderr
     assert done.stderr.endswith("Fix the file, then: invoke db.rehearse\n")
     assert "ACCESS EXCLUSIVE contacts" in done.stdout  # what was done before is shown
+    as_text = project.invoke("db.rehearse", "--markdown", timeout=120)
+    assert (as_text.returncode, as_text.stderr) == (1, done.stderr)
+    assert "**migrations/003\\_wrong.sql:3:18: column" in as_text.stdout
     project.write("003_wrong.sql", "SELECT 1;\n")
     project.write("003_wrong.down.sql", "DROP TABLE nothing;\n")
     down = project.invoke("db.rehearse", timeout=120)
     assert down.returncode == 1
     assert 'migrations/003_wrong.down.sql:1:1: table "nothing" does not exist' in down.stderr
+    (project.migrations / "003_wrong.down.sql").unlink()
+    project.write("003_wrong.sql", "ALTER TABLE contacts ADD COLUMN place text;\n")
+    outcome = rehearse(project.url, project.migrations)
+    assert outcome.statements[0].locks == (
+        events.TableLock("public", "contacts", "ACCESS EXCLUSIVE", of_index=False),
+    )
+    assert (outcome.findings, outcome.undone) == ((), ())
     project.write("003_wrong.sql", "VACUUM;\n")
     refused = project.invoke("db.rehearse")
     assert refused.returncode == 2
