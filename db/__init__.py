@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import errors, events, testing
-    from .api import baseline, fleet, migrate, plan, rehearse, rollback, status, verify
+    from .api import baseline, drift, fleet, migrate, plan, rehearse, rollback, status, verify
     from .settings import Settings
 
     __version__: str
@@ -22,6 +22,7 @@ __all__ = [
     "Settings",
     "__version__",
     "baseline",
+    "drift",
     "errors",
     "events",
     "fleet",
@@ -33,7 +34,7 @@ __all__ = [
     "testing",
     "verify",
 ]
-_API = {"baseline", "fleet", "migrate", "plan", "rehearse", "rollback", "status", "verify"}
+_API = {"baseline", "drift", "fleet", "migrate", "plan", "rehearse", "rollback", "status", "verify"}
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that is there
 

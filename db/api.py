@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .commands import baseline as _baseline
+from .commands import drift as _drift
 from .commands import fleet as _fleet
 from .commands import plan as _plan
 from .commands import rehearse as _rehearse
@@ -23,7 +24,7 @@ from .commands.opened import Cell, drive
 from .commands.plan import Step
 from .engine.runner import Run
 from .errors import MigrationsError
-from .events import Event, Target
+from .events import Difference, Event, Target
 from .files.plan import Entry, Goal
 from .fleets import roster
 from .fleets.crew import Limits
@@ -116,6 +117,22 @@ def verify(
 ) -> tuple[Entry, ...]:
     """Return the executed files that have changed since, or are missing. Nothing is written."""
     return _verify.compare(_settings(url, folder, None, settings), _Listener(on_event)).wrong
+
+
+def drift(
+    url: str | Settings,
+    folder: str | Path | None = None,
+    *,
+    schema: str | Path | None = None,
+    settings: Mapping[str, str] | None = None,
+    on_event: OnEvent | None = None,
+) -> tuple[Difference, ...]:
+    """Return where the database differs from a replay of its executed files. Nothing is written.
+
+    Where only the order of columns is another one is not among them.
+    """
+    chosen = _settings(url, folder, schema, settings)
+    return _drift.compare(chosen, _Listener(on_event)).differences
 
 
 def rollback(

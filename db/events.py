@@ -104,6 +104,25 @@ class Waiting(NamedTuple):
     elapsed_s: float
 
 
+class Difference(NamedTuple):
+    """An object of a schema that is not as it is expected; `kind` and `name` are pg_dump's words.
+
+    `state`: missing, unexpected, differs, or order: only the order of its columns is another one.
+    `expected` and `found` are the lines that make the difference, or those of the whole object.
+    """
+
+    kind: str  # such as TABLE or FK CONSTRAINT
+    schema: str
+    name: str
+    state: str
+    expected: tuple[str, ...]
+    found: tuple[str, ...]
+
+    def __str__(self) -> str:
+        place = f"{self.schema}." if self.schema else ""
+        return f"{self.kind} {place}{self.name}"
+
+
 class Reconnected(NamedTuple):
     """The connection was lost and made again; the run goes on from the ledger."""
 
@@ -251,6 +270,7 @@ Event: TypeAlias = (
     | Progress
     | Retrying
     | Waiting
+    | Difference
     | Reconnected
     | Finished
     | Rehearsing

@@ -27,6 +27,7 @@ NAMES = (  # in lower case, and without MIGRATIONS_, also the keys of invoke.yam
     "MIGRATIONS_SYNC",
     "MIGRATIONS_GUARD",
     "MIGRATIONS_SCRATCH",
+    "MIGRATIONS_DRIFT_IGNORE",
 )
 _NOT_COMMITTED = ("MIGRATIONS_SCRATCH",)  # it may hold a password
 _PREFIX = "MIGRATIONS_"
@@ -60,6 +61,7 @@ class Settings(NamedTuple):
     sync_each: bool = False
     guard: bool = True
     scratch: Mapping[str, str] = _NONE  # libpq's parameters, as above
+    drift_ignore: tuple[str, ...] = ()  # globs over `TYPE schema.name`
 
     def __repr__(self) -> str:
         return f"Settings(root={self.root!r}, folder={self.folder!r}, ledger={self.ledger!r})"
@@ -307,7 +309,12 @@ def _settings(
         sync_each=_choice(values, "MIGRATIONS_SYNC", ("once", "each")) == "each",
         guard=_choice(values, "MIGRATIONS_GUARD", ("on", "off")) == "on",
         scratch=_scratch(values.get("MIGRATIONS_SCRATCH", "")),
+        drift_ignore=_globs(values.get("MIGRATIONS_DRIFT_IGNORE", "")),
     )
+
+
+def _globs(text: str) -> tuple[str, ...]:
+    return tuple(glob.strip() for glob in text.split(",") if glob.strip())
 
 
 def _scratch(url: str) -> Mapping[str, str]:

@@ -280,6 +280,19 @@ def verify(c: Context, json: bool = False) -> None:
         command.verify(line.settings(c, report), report)
 
 
+@task(help=_JSON)
+def drift(c: Context, json: bool = False) -> None:
+    """Compare the database with what its files make.
+
+    The executed files are replayed on a disposable database, and the two schemas are compared
+    object by object. Exit code 3 if they differ. Changes nothing. docs/drift.md says what counts.
+    """
+    with _reporting(c, json) as report:
+        from .commands import drift as command
+
+        command.drift(line.settings(c, report), report)
+
+
 @task(help={"to": "the last file that the database already has; otherwise all", **_YES, **_JSON})
 def baseline(c: Context, to: str = "", yes: bool = False, json: bool = False) -> None:
     """Record files as executed without running them.

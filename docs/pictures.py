@@ -1,8 +1,9 @@
 """Make the pictures of the documentation: `python docs/pictures.py`, in the project's folder.
 
-docs/migrate.svg, failure.svg and rehearse.svg are what real runs print on a terminal of 80 columns,
-on a server that is made for them and removed again. Its port is PostgreSQL's own, 5432, which must
-be free. docs/floors.svg shows the code, and needs no server: `python docs/pictures.py floors`.
+docs/migrate.svg, failure.svg, rehearse.svg and drift.svg are what real runs print on a terminal of
+80 columns, on a server that is made for them and removed again. Its port is PostgreSQL's own, 5432,
+which must be free. docs/floors.svg shows the code, and needs no server:
+`python docs/pictures.py floors`.
 """
 
 from __future__ import annotations
@@ -104,6 +105,12 @@ SELECT '00000000-0000-4000-8000-000000000001', '+49' || n, 'Customer ' || n
 FROM generate_series(100000000, 100399999) AS n;
 """
 LATER = "ALTER TABLE messages VALIDATE CONSTRAINT messages_timestamps_check;\n"
+
+BY_HAND = """\
+CREATE INDEX night_shift ON messages (created_at);
+ALTER TABLE contacts ALTER full_name TYPE varchar(100);
+ALTER TABLE contact_lists DISABLE TRIGGER USER;
+"""
 
 # Some programs drop the spaces that a text begins with, so it is moved instead.
 _CELL = 12.2  # the width of a character, in rich's drawing
@@ -218,6 +225,11 @@ def runs() -> None:
             conn.execute("VACUUM ANALYZE contacts")
         command = "invoke db.rehearse"
         draw(DOCS / "rehearse.svg", command, on_a_terminal(project, *command.split()[1:]))
+
+        with cluster.connect(DATABASE) as conn:
+            conn.execute(BY_HAND.encode())
+        command = "invoke db.drift"
+        draw(DOCS / "drift.svg", command, on_a_terminal(project, *command.split()[1:]))
     finally:
         cluster.remove()
         shutil.rmtree(folder)

@@ -536,7 +536,7 @@ def test_links_lead_somewhere(page: str) -> None:
             assert anchor in map(slug, headings), link
 
 
-@pytest.mark.parametrize("name", ["migrate", "failure", "rehearse"])
+@pytest.mark.parametrize("name", ["migrate", "failure", "rehearse", "drift"])
 def test_a_picture_shows_no_machine_and_loads_nothing(name: str) -> None:
     svg = text_of(f"docs/{name}.svg")
     assert "localhost:5432" in svg

@@ -26,13 +26,14 @@ FLOORS = {
         "pipeline",
         "watch",
         "programs",
+        "pg_dump",
     ],
     "engine": [
         *("place", "ledger", "survey", "session", "remedy", "failure", "resume", "pooled", "check"),
         *("state", "targets", "progress", "outside", "units", "waiting"),
         *("recovery", "account", "transaction", "runner", "rollback"),
     ],
-    "scratch": ["clusters", "database", "fill"],
+    "scratch": ["clusters", "database", "fill", "files", "objects", "beside", "again"],
     "rehearsal": [
         *("locks", "seen", "measured", "outside", "run", "sizes", "charges", "findings"),
         *("told", "roles", "schema", "undone", "stage"),
@@ -41,7 +42,17 @@ FLOORS = {
     "clones": ["server", "template", "leftovers", "pool", "databases"],
     "commands": [
         *("opened", "init", "status", "as_sql", "plan", "verify"),
-        *("baseline", "repair", "rollback", "database", "rows", "dump", "rehearse", "fleet"),
+        *(
+            "baseline",
+            "repair",
+            "rollback",
+            "database",
+            "rows",
+            "dump",
+            "drift",
+            "rehearse",
+            "fleet",
+        ),
     ],
 }
 ORDER = [f"{floor}.{room}".strip(".") for floor, rooms in FLOORS.items() for room in rooms]
@@ -51,6 +62,7 @@ SCREEN_ROOMS = (
     "tables",
     "json_lines",
     "rehearsal",
+    "differences",
     "lines",
     "markdown",
     "spelling",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,35 +13,22 @@ from ..engine import ledger, place
 from ..errors import (
     FilesError,
     LedgerError,
-    MigrationsError,
     ScriptError,
     SettingsError,
-    one_line,
 )
 from ..events import Note
 from ..files import folder
 from ..files.plan import SCHEMA, Executed, Progress
-from ..server import ours
+from ..server import ours, pg_dump
 from ..server.connection import Target
 from ..server.ours import Connection
-from ..server.programs import program, reached
 from ..settings import Settings
-from ..sql.lexer import Statement
 from ..sql.script import Script
 from . import rows
 from .opened import Screen, connected, read_only
 
-# Timeouts that the runner sets, or that older servers lack; and what needs an owner's rights.
-_DROPPED = re.compile(
-    rb"(?i)\\|SET \w+_timeout\b|COMMENT ON EXTENSION\b|(RE)?SET SESSION AUTHORIZATION\b"
-    rb"|ALTER TABLE .* ALTER COLUMN .* SET \(pg_attver=\d+\)$"
-)
-# A number that 15.20 and its like keep with each column; other servers refuse it.
-_COLUMN_VERSION = re.compile(rb", pg_attver=\d+(?=[,)])|(?<=\()pg_attver=\d+, ")
-_NAMED = re.compile(rb"^-- Name: .*", re.MULTILINE)
 _NAME = re.compile(r"-- Name: (.*); Type: .*; Schema: (.*); Owner: ")
 _RIGHTS = ("GRANT", "REVOKE", "ALTER DEFAULT PRIVILEGES")
-_LOCK_WAIT = "--lock-wait-timeout=30s"
 _SHOWN = 10
 # https://docs.citusdata.com/en/stable/develop/api_metadata.html
 _CITUS = """
@@ -138,22 +124,6 @@ def _refuse_distributed(conn: Connection) -> None:
 
 # What pg_dump says
 
-# A role or a database may have others of these, by which pg_dump would write the same otherwise.
-_OPTIONS = {"standard_conforming_strings": "on", "quote_all_identifiers": "off"}
-_OTHERS = """
-SELECT name FROM (VALUES (%s, %s), (%s, %s)) AS plain (name, value)
-WHERE pg_catalog.current_setting(name) OPERATOR(pg_catalog.<>) value"""
-
-
-def _as_written_anywhere(target: Target, conn: Connection) -> Target:
-    """Return the target with settings by which the same schema is written in the same bytes."""
-    others = ours.ask(conn, _OTHERS, [word for pair in _OPTIONS.items() for word in pair])
-    if not others:  # as almost always; a pooler may refuse options
-        return target
-    given = target.parameters.get("options") or os.environ.get("PGOPTIONS", "")
-    options = [given, *(f"-c {name}={_OPTIONS[name]}" for (name,) in others)]
-    return Target({**target.parameters, "options": " ".join(options)}, target.timeout_s)
-
 
 class _Dumped(NamedTuple):
     statements: list[bytes]
@@ -169,32 +139,24 @@ def _dumped(
     privileges: bool,
 ) -> _Dumped:
     """Return the statements of the schema, with the tables' rows among them."""
-    row = conn.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
-    assert row is not None
-    arguments, env = reached(_as_written_anywhere(target, conn))
-    command = [program("pg_dump", conn.info.server_version // 10000), *arguments]
-    command += ["--no-owner", "--encoding=UTF8", _LOCK_WAIT, f"--snapshot={row[0]}"]
-    command += [f"--exclude-table={name}" for name in ledger.relations(conn, book)]
+    without = [f"--exclude-table={name}" for name in ledger.relations(conn, book)]
     sections = ["pre-data", "post-data"] if tables else [""]
     statements: list[bytes] = []
     rights: dict[str, None] = {}
     views: dict[str, None] = {}
     for section in sections:
-        which = [f"--section={section}"] if section else ["--schema-only"]
-        done = subprocess.run([*command, *which], env=env, capture_output=True, check=False)
-        if done.returncode:
-            said = one_line(done.stderr.decode(errors="replace"))
-            raise MigrationsError(f"pg_dump failed: {said}", "Nothing was written.")
-        for found, sql, name in _statements(done.stdout):
-            if not name and section == "post-data":  # the settings, which the first one has
+        which = f"--section={section}" if section else "--schema-only"
+        text = pg_dump.run(target, conn, which, *without, state="Nothing was written.")
+        for said in pg_dump.statements(text):
+            if not said.name and section == "post-data":  # the settings, which the first one has
                 continue
-            if found.kind in _RIGHTS:
-                rights[_shown(name)] = None
+            if said.found.kind in _RIGHTS:
+                rights[_shown(said.name)] = None
                 if not privileges:
                     continue
-            if found.kind == "CREATE MATERIALIZED VIEW":
-                views[_shown(name)] = None
-            statements.append(sql)
+            if said.found.kind == "CREATE MATERIALIZED VIEW":
+                views[_shown(said.name)] = None
+            statements.append(said.commented)
         if section == "pre-data":
             for table in tables:
                 statements += rows.copied(conn, table)
@@ -206,25 +168,6 @@ def _not_dumped(rights: list[str], views: list[str], *, privileges: bool) -> Ite
         yield LeftOut("privileges", rights, " (--privileges puts them in)")
     if views:
         yield LeftOut("the rows of materialized views", views, " (REFRESH)")
-
-
-def _statements(text: bytes) -> Iterator[tuple[Statement, bytes, bytes]]:
-    """Yield the statements, each with its comment, without what differs from dump to dump.
-
-    The last of the three is the comment that names what the statement belongs to.
-    """
-    script, at, name = Script(text, "the dump"), 0, b""
-    for found in script.statements():
-        sql, gap = script.sql(found), text[at : found.start]
-        at = found.end if sql[:1] == b"\\" else text.index(b";", found.end) + 1
-        names = _NAMED.findall(gap)
-        name = names[-1] if names else name
-        if _DROPPED.match(sql):
-            continue
-        if b"pg_attver=" in sql and sql.startswith(b"ALTER TABLE"):
-            sql = _COLUMN_VERSION.sub(b"", sql)
-        sql = re.sub(rb"^CREATE SCHEMA (?!IF\b)", b"CREATE SCHEMA IF NOT EXISTS ", sql)
-        yield found, b"".join(b"--\n%b\n--\n\n" % n for n in names[-1:]) + sql + b";", name
 
 
 def _shown(name: bytes) -> str:

@@ -23,7 +23,6 @@ T = TypeVar("T")
 Cell: TypeAlias = "str | int | datetime | None"
 Confirm = Callable[[str], None]  # raises, unless the answer is yes
 
-_READ_ONLY = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _NO_LONG_WAIT_MS = 5000
 
 
@@ -105,7 +104,7 @@ def reading(settings: Settings, screen: Screen) -> Iterator[Connection]:
 @contextmanager
 def read_only(conn: Connection, server: Server) -> Iterator[None]:
     """Be in a transaction in which nothing can be written, and no lock is waited for for long."""
-    with ours.transaction(conn, _READ_ONLY, lock_timeout_ms=_limit(server)):
+    with ours.transaction(conn, ours.LOOKING, lock_timeout_ms=_limit(server)):
         yield
 
 
@@ -120,7 +119,7 @@ def changing(
     """
     guard = Guard(target, found.ledger.keys)
     try:
-        if settings.guard and not _locked(guard):
+        if settings.guard and not locked(guard):
             raise LedgerError(f"Nothing was changed, because of {guard.holder()}.", "Wait for it.")
         with ours.transaction(conn, lock_timeout_ms=_limit(server)):
             ledger.hold(conn, ledger.prepare(conn, found.ledger, None, unfinished=False))
@@ -133,7 +132,8 @@ def _limit(server: Server) -> int | None:
     return _NO_LONG_WAIT_MS if "lock_timeout" in server.settings else None
 
 
-def _locked(guard: Guard) -> bool:
+def locked(guard: Guard) -> bool:
+    """Take the locks of a ledger, unless a run has them; return whether they are free of runs."""
     try:
         return guard.lock()
     except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):

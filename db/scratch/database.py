@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
@@ -58,7 +58,8 @@ WHERE pg_catalog.starts_with(d.datname::pg_catalog.text, %s)
 # Settings of a session that would only be in the way: nothing of the target's is there to load, to
 # protect, or to wait for.
 _NOT_THERE = re.compile(
-    r"(?i)timeout$|_preload_libraries$|tablespace|^log_|^default_transaction_read_only$"
+    r"(?i)timeout$|_preload_libraries$|tablespace|^log_|^lc_messages$"
+    r"|^default_transaction_read_only$"
 )
 
 
@@ -104,12 +105,15 @@ class _Place(NamedTuple):
 
 
 @contextmanager
-def database(settings: Settings, like: Connection | None = None) -> Iterator[Scratch]:
+def database(
+    settings: Settings, like: Connection | None = None, *, unset: Collection[str] = ()
+) -> Iterator[Scratch]:
     """Make an empty database and drop it at the end.
 
     `like` is the target's connection: the database is of the same major version, locale and
-    settings, and a cluster of its own has its name and its roles. What a killed process has left is
-    removed by the next. Raise `SettingsError` if no server is there for it that can hold it.
+    settings (but those that are to stay `unset`), and a cluster of its own has its name and its
+    roles. What a killed process has left is removed by the next. Raise `SettingsError` if no
+    server is there for it that can hold it.
     """
     model = _Like(*ours.ask(like, _LIKE)[0]) if like else None
     with ExitStack() as stack:
@@ -122,7 +126,7 @@ def database(settings: Settings, like: Connection | None = None) -> Iterator[Scr
                 _remove_left(conn)
                 stack.callback(_drop, conn, name)
             _create(conn, name, model, own=place.own)
-            user = _prepared(conn, name, model, place)
+            user = _prepared(conn, name, model, place, unset)
         except psycopg.Error as error:
             said = one_line(error.diag.message_primary or str(error))
             raise ConnectionFailed(
@@ -284,7 +288,9 @@ def _remove_left(conn: Connection) -> None:
             _drop(conn, str(name))
 
 
-def _prepared(conn: Connection, name: str, model: _Like | None, place: _Place) -> str:
+def _prepared(
+    conn: Connection, name: str, model: _Like | None, place: _Place, unset: Collection[str]
+) -> str:
     """Give the database what a session of the target has, and return who connects to it."""
     user = place.target.parameters.get("user", conn.info.user)
     if place.own and model:
@@ -299,16 +305,19 @@ def _prepared(conn: Connection, name: str, model: _Like | None, place: _Place) -
         conn.execute(owned.format(sql.Identifier(name).as_string(None)).encode())
     for setting in model.settings if model else ():
         key, _, value = setting.partition("=")
-        if not _NOT_THERE.search(key):
+        if key not in unset and not _NOT_THERE.search(key):
             with suppress(psycopg.Error):  # of an extension, or not this role's to set
-                _set(conn, name, key, value)
+                _set(conn, user, name, key, value)
     return user
 
 
-def _set(conn: Connection, database: str, key: str, value: str) -> None:
-    """Set it for the database. The value of a list is a list, not a string."""
-    alter = sql.SQL("ALTER DATABASE {} SET {} ").format(
-        sql.Identifier(database), sql.Identifier(*key.split("."))
+def _set(conn: Connection, user: str, database: str, key: str, value: str) -> None:
+    """Set it for the role in the database. The value of a list is a list, not a string.
+
+    So what a file sets for the database itself can be told from it.
+    """
+    alter = sql.SQL("ALTER ROLE {} IN DATABASE {} SET {} ").format(
+        sql.Identifier(user), sql.Identifier(database), sql.Identifier(*key.split("."))
     )
     if key != "search_path":
         conn.execute(alter + sql.SQL("TO {}").format(sql.Literal(value)))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from .. import events as e
 from ..errors import Diagnostic, MigrationsError, StatementFailed
-from . import rehearsal, tables
+from . import differences, rehearsal, tables
 from .stream import Cell, write
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class Lines:
     def event(self, event: e.Event) -> None:
         if isinstance(event, e.Progress | e.Waiting | e.Fleet):
             self._lasts(event)
+        elif isinstance(event, e.Difference):
+            self.close()
+            for parts in differences.lines(event, self._width(self._out) or 1000):
+                self._say(*parts)
         elif not isinstance(event, e.Target | e.Standing):  # of many: people see their sum
             self._happened(event)
 

@@ -29,6 +29,7 @@ Query = tuple["str | bytes", "Sequence[Any]"]
 SETTINGS = b"SET LOCAL search_path = pg_catalog, pg_temp"
 READING = b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
 WRITING = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+LOOKING = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"  # at one moment, however often
 
 
 class Connection(psycopg.Connection[tuple[object, ...]]):

@@ -1,0 +1,218 @@
+"""db.drift: what somebody has changed by hand is found, each once, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+import db
+from db import Settings
+from tests.conftest import Project
+from tests.servers import Cluster
+
+# One object for each thing that is done by hand later, so that no two of them meet.
+MADE = """
+CREATE TABLE columns_of (id int PRIMARY KEY, gone int, wider int, plain int DEFAULT 1,
+    filled int NOT NULL, named text, stated int, bare text);
+CREATE TABLE kept (id int PRIMARY KEY, a int, b text, CONSTRAINT a_check CHECK (a > 0));
+CREATE TABLE emptied (id int, CONSTRAINT emptied_key UNIQUE (id));
+CREATE TABLE parents (id int PRIMARY KEY);
+CREATE TABLE children (id int, parent int CONSTRAINT children_fk REFERENCES parents);
+CREATE TABLE strays (id int, parent int CONSTRAINT strays_fk REFERENCES parents);
+CREATE TABLE loose (id int, parent int, other int);
+CREATE TABLE checked (id int, CONSTRAINT checked_id CHECK (id > 0));
+CREATE TABLE hidden (id int);
+CREATE TABLE ruled (id int);
+CREATE TABLE fast (id int);
+CREATE TABLE other_method (id int);
+CREATE TABLE replicated (id int PRIMARY KEY, name text NOT NULL);
+CREATE UNIQUE INDEX replicated_name ON replicated (name);
+CREATE TABLE numbered (id int GENERATED ALWAYS AS IDENTITY);
+CREATE TABLE computed (id int, twice int GENERATED ALWAYS AS (id * 2) STORED);
+CREATE TABLE parted (id int) PARTITION BY RANGE (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (1) TO (9);
+CREATE TABLE indexed (a int, b int);
+CREATE INDEX indexed_gone ON indexed (a);
+CREATE INDEX indexed_other ON indexed (a);
+CREATE INDEX indexed_invalid ON indexed (b);
+CREATE TABLE dropped (id int);
+CREATE VIEW seen AS SELECT 1 AS one;
+CREATE VIEW unseen AS SELECT 2 AS two;
+CREATE MATERIALIZED VIEW stored AS SELECT 1 AS one;
+CREATE FUNCTION said() RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION secure() RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION callable() RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TABLE triggered (id int);
+CREATE TRIGGER off BEFORE INSERT ON triggered FOR EACH ROW EXECUTE FUNCTION noted();
+CREATE TRIGGER away BEFORE UPDATE ON triggered FOR EACH ROW EXECUTE FUNCTION noted();
+CREATE TYPE mood AS ENUM ('sad', 'happy');
+CREATE TYPE pair AS (a int, b int);
+CREATE DOMAIN positive AS int;
+CREATE SEQUENCE steps;
+CREATE TABLE secured (id int);
+CREATE TABLE tenants (id int);
+CREATE POLICY own ON tenants USING (id > 0);
+CREATE TABLE granted (id int, name text);
+CREATE TABLE told (id int);
+COMMENT ON TABLE told IS 'as it was';
+CREATE PUBLICATION news FOR TABLE parents;
+CREATE FOREIGN DATA WRAPPER wrapper;
+CREATE SERVER far FOREIGN DATA WRAPPER wrapper;
+CREATE FOREIGN TABLE remote (id int) SERVER far;
+CREATE EXTENSION citext;
+CREATE FUNCTION watched() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+CREATE EVENT TRIGGER watcher ON ddl_command_end EXECUTE FUNCTION watched();
+CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler;
+CREATE TEXT SEARCH CONFIGURATION words (COPY = simple);
+GRANT SELECT ON granted TO reader;
+"""
+
+# What is done by hand, and the objects that are not what the files make any more.
+SEEDS = {
+    "CREATE TABLE by_hand (id int)": "TABLE public.by_hand",
+    "DROP TABLE dropped": "TABLE public.dropped",
+    "ALTER TABLE columns_of ADD extra int": "TABLE public.columns_of",
+    "ALTER TABLE kept RENAME CONSTRAINT kept_pkey TO kept_pk": (
+        "CONSTRAINT public.kept kept_pk",
+        "CONSTRAINT public.kept kept_pkey",
+    ),
+    "ALTER TABLE emptied DROP CONSTRAINT emptied_key": "CONSTRAINT public.emptied emptied_key",
+    "ALTER TABLE loose ADD CONSTRAINT loose_fk FOREIGN KEY (parent) REFERENCES parents": (
+        "FK CONSTRAINT public.loose loose_fk"
+    ),
+    "ALTER TABLE children ALTER CONSTRAINT children_fk DEFERRABLE": (
+        "FK CONSTRAINT public.children children_fk"
+    ),
+    "ALTER TABLE strays DISABLE TRIGGER ALL": "FK CONSTRAINT public.strays strays_fk",
+    "ALTER TABLE checked ADD CONSTRAINT late CHECK (id < 9) NOT VALID": (
+        "CHECK CONSTRAINT public.checked late"
+    ),
+    "DROP INDEX indexed_gone": "INDEX public.indexed_gone",
+    "DROP INDEX indexed_other; CREATE INDEX indexed_other ON indexed (a, b)": (
+        "INDEX public.indexed_other"
+    ),
+    "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'indexed_invalid'::regclass": (
+        "INDEX public.indexed_invalid"
+    ),
+    "CREATE OR REPLACE VIEW seen AS SELECT 2 AS one": "VIEW public.seen",
+    "DROP VIEW unseen": "VIEW public.unseen",
+    "CREATE MATERIALIZED VIEW more AS SELECT 1 AS one": "MATERIALIZED VIEW public.more",
+    "CREATE OR REPLACE FUNCTION said() RETURNS int LANGUAGE sql AS 'SELECT 2'": (
+        "FUNCTION public.said()"
+    ),
+    "ALTER FUNCTION secure() SECURITY DEFINER": "FUNCTION public.secure()",
+    "CREATE PROCEDURE done() LANGUAGE sql AS ''": "PROCEDURE public.done()",
+    "CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int)": "AGGREGATE public.total(integer)",
+    "ALTER TABLE triggered DISABLE TRIGGER off": "TRIGGER public.triggered off",
+    "DROP TRIGGER away ON triggered": "TRIGGER public.triggered away",
+    "ALTER TYPE mood ADD VALUE 'angry' BEFORE 'sad'": "TYPE public.mood",
+    "ALTER TYPE pair ADD ATTRIBUTE c int": "TYPE public.pair",
+    "ALTER DOMAIN positive ADD CHECK (VALUE > 0)": "DOMAIN public.positive",
+    "ALTER SEQUENCE steps INCREMENT 2": "SEQUENCE public.steps",
+    "CREATE SEQUENCE jumps": "SEQUENCE public.jumps",
+    "ALTER TABLE numbered ALTER id SET GENERATED BY DEFAULT": "SEQUENCE public.numbered_id_seq",
+    "ALTER TABLE computed ALTER twice DROP EXPRESSION": "TABLE public.computed",
+    "ALTER TABLE parted DETACH PARTITION parted_1": "TABLE ATTACH public.parted_1",
+    "ALTER TABLE hidden ENABLE ROW LEVEL SECURITY": "ROW SECURITY public.hidden",
+    "CREATE POLICY all_of ON secured USING (true)": "POLICY public.secured all_of",
+    "ALTER POLICY own ON tenants USING (id > 1)": "POLICY public.tenants own",
+    "CREATE RULE no AS ON DELETE TO ruled DO INSTEAD NOTHING": "RULE public.ruled no",
+    "ALTER TABLE fast SET (fillfactor = 50)": "TABLE public.fast",
+    "ALTER TABLE replicated REPLICA IDENTITY USING INDEX replicated_name": (
+        "INDEX public.replicated_name"
+    ),
+    "COMMENT ON TABLE told IS 'as it is'": "COMMENT public.TABLE told",
+    "COMMENT ON COLUMN told.id IS 'new'": "COMMENT public.COLUMN told.id",
+    "GRANT INSERT ON granted TO reader": "ACL public.TABLE granted",
+    "GRANT UPDATE (name) ON granted TO writer": "ACL public.COLUMN granted.name",
+    "REVOKE EXECUTE ON FUNCTION callable() FROM PUBLIC": "ACL public.FUNCTION callable()",
+    "CREATE EXTENSION pg_trgm": "EXTENSION pg_trgm",
+    "UPDATE pg_extension SET extversion = '1.0' WHERE extname = 'citext'": "EXTENSION citext",
+    "CREATE SCHEMA extra": "SCHEMA extra",
+    "CREATE STATISTICS together ON a, b FROM indexed": "STATISTICS public.together",
+    "ALTER EVENT TRIGGER watcher DISABLE": "EVENT TRIGGER watcher",
+    "ALTER PUBLICATION news ADD TABLE children": "PUBLICATION TABLE public.news children",
+    "ALTER SERVER far OPTIONS (ADD host 'x', ADD password 's3cret')": "SERVER far",
+    "ALTER FOREIGN TABLE remote ADD extra int": "FOREIGN TABLE public.remote",
+    "CREATE CAST (mood AS pair) WITH INOUT": "CAST CAST (public.mood AS public.pair)",
+    'CREATE COLLATION german FROM "C"': "COLLATION public.german",
+    "CREATE OPERATOR @#@ (FUNCTION = int4pl, LEFTARG = int, RIGHTARG = int)": (
+        "OPERATOR public.@#@"
+    ),
+    "ALTER TEXT SEARCH CONFIGURATION words DROP MAPPING FOR email": (
+        "TEXT SEARCH CONFIGURATION public.words"
+    ),
+    "DROP TABLE other_method; CREATE TABLE other_method (id int) USING heap2": (
+        "TABLE public.other_method"
+    ),
+    "ALTER DATABASE {database} SET work_mem = '9MB'": "DATABASE SETTING work_mem",
+    "ALTER DATABASE {database} SET app.token = 's3cret'": "DATABASE SETTING app.token",
+    "ALTER ROLE reader IN DATABASE {database} SET work_mem = '8MB'": (
+        "ROLE SETTING reader work_mem"
+    ),
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO reader": (
+        "DEFAULT ACL public.DEFAULT PRIVILEGES FOR TABLES"
+    ),
+}
+
+
+def wanted() -> list[str]:
+    found: list[str] = []
+    for objects in SEEDS.values():
+        found += [objects] if isinstance(objects, str) else objects
+    return sorted(found)
+
+
+@pytest.fixture
+def roles(cluster: Cluster) -> Iterator[None]:
+    """Roles that the files mention, as an administrator has made them."""
+    with cluster.connect() as conn:
+        for role in ("reader", "writer"):
+            conn.execute(f"DROP ROLE IF EXISTS {role}".encode())
+            conn.execute(f"CREATE ROLE {role}".encode())
+    yield
+
+
+def settings(project: Project, **values: str) -> Settings:
+    schema = project.folder / "db" / "schema.sql"
+    return Settings.of(project.url, project.migrations, schema=schema, values=values)
+
+
+@pytest.mark.usefixtures("roles")
+def test_what_is_changed_by_hand_is_found_each_once_and_nothing_else(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", project.environment()["XDG_CACHE_HOME"])
+    monkeypatch.setenv("PATH", project.environment()["PATH"])
+    project.write_schema("")
+    project.write("001_made.sql", MADE)
+    chosen = settings(project)
+    db.migrate(chosen)
+    project.write("002_pending.sql", "CREATE TABLE pending (id int);")
+    assert db.drift(chosen) == ()
+    with project.cluster.connect(project.database) as conn:
+        for seed in SEEDS:
+            conn.execute(seed.replace("{database}", project.database).encode())
+    found = db.drift(chosen)
+    assert sorted(map(str, found)) == wanted()
+    by_name = {str(each): each for each in found}
+    assert by_name["TABLE public.columns_of"][3:] == ("differs", (), ("    extra integer",))
+    assert by_name["INDEX public.indexed_gone"].state == "missing"
+    assert by_name["TABLE public.by_hand"].state == "unexpected"
+    assert by_name["INDEX public.indexed_invalid"].found == ("-- INVALID",)
+    assert "s3cret" not in repr(found)
+
+    done = project.invoke("db.drift", "--json")
+    assert done.returncode == 3, done.output
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    shown = [e for e in events if e["event"] == "difference"]
+    assert len(shown) == len(found)
+    assert events[-1]["error"] == "CheckFailed"
+    ignore = "TABLE *, *INDEX *,*CONSTRAINT *, * public.*, EXTENSION *, SCHEMA extra, EVENT *"
+    ignore += ", SERVER *, CAST *, * SETTING *"
+    done = project.invoke("db.drift", env={"MIGRATIONS_DRIFT_IGNORE": ignore})
+    assert done.returncode == 0, done.output
+    assert f"left out by MIGRATIONS_DRIFT_IGNORE: {len(found)}" in done.output
