@@ -188,9 +188,16 @@ def test_each_test_has_its_own_database_from_a_template_that_is_made_once(suite:
     assert "11 passed" in again.stdout, again.output
     assert suite.databases() == sorted([template, "migrations_template_used"])
     assert suite.seeded() == 1
+    with suite.cluster.connect() as conn:
+        for number in range(20):
+            named = sql.Identifier(f"migrations_template_{number}")
+            conn.execute(owned.format(named, sql.Identifier(suite.role)))
     suite.write("conftest.py", SEEDS + "\n# changed\n")
     assert suite.run("-q", "-k", "rolled_back").returncode == 0
     assert suite.seeded() == 2
+    left = suite.databases("template")
+    assert template not in left
+    assert len(left) == 20
     assert suite.password not in first.output + again.output
 
 

@@ -11,6 +11,7 @@ from .template import NEW, TEMPLATE, drop, is_old, lock, ours_named, unlock
 
 CLONE = "migrations_test_"  # and the process's word, and a number
 KEPT = "migrations_kept_"  # and the project, the run, the process's word, and a number
+_TEMPLATES = 20  # of 10 MB
 
 
 def owner_of(name: str) -> str:
@@ -21,20 +22,15 @@ def owner_of(name: str) -> str:
 def remove(conn: Connection, word: str, template: str) -> None:
     """Remove the clones of dead processes, half made templates, and what is a week old.
 
-    `word` is this process's own, and `template` the one that it uses.
+    Of more templates than a day's work makes, the oldest go as well: they may be in memory. `word`
+    is this process's own, and `template` the one that it uses.
     """
     _remove_clones(conn, word)
-    for name, comment in ours_named(conn, TEMPLATE):
-        wanted = name.removesuffix(NEW)
-        if wanted == template and name == template:
-            continue
-        if (name.endswith(NEW) or is_old(comment)) and lock(conn, wanted):
-            try:  # it may have been made or used since it was listed
-                now = dict(ours_named(conn, name))
-                if name in now and (name.endswith(NEW) or is_old(now[name])):
-                    drop(conn, name)
-            finally:
-                unlock(conn, wanted)
+    templates = ours_named(conn, TEMPLATE)
+    recent = {name for name, _ in templates[-_TEMPLATES:]}
+    for name, comment in templates:
+        if name != template and (name not in recent or name.endswith(NEW) or is_old(comment)):
+            _remove_template(conn, name)
     for name, comment in ours_named(conn, KEPT):
         if is_old(comment):
             drop(conn, name)
@@ -51,6 +47,16 @@ def remove_kept(conn: Connection, project: str, run: str) -> None:
     for name, _ in ours_named(conn, f"{KEPT}{project}_"):
         if not name.startswith(f"{KEPT}{project}_{run}_"):
             drop(conn, name)
+
+
+def _remove_template(conn: Connection, name: str) -> None:
+    """Remove a template, or what a killed process has made of it, unless somebody uses it."""
+    wanted = name.removesuffix(NEW)
+    if lock(conn, wanted):
+        try:
+            drop(conn, name)
+        finally:
+            unlock(conn, wanted)
 
 
 def _remove_clones(conn: Connection, word: str) -> None:

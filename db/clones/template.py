@@ -38,9 +38,11 @@ FROM pg_catalog.pg_database AS d
 JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) d.datdba
 WHERE pg_catalog.starts_with(d.datname::pg_catalog.text, %s)
   AND r.rolname OPERATOR(pg_catalog.=) current_user
-ORDER BY 1"""
+ORDER BY d.oid"""
 _LOCK = "SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
 _TRY_LOCK = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
+_SHARE = "SELECT pg_catalog.pg_advisory_lock_shared(pg_catalog.hashtextextended(%s, 0))"
+_UNSHARE = "SELECT pg_catalog.pg_advisory_unlock_shared(pg_catalog.hashtextextended(%s, 0))"
 _UNLOCK = "SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%s, 0))"
 _END = """
 SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a
@@ -79,11 +81,14 @@ class Recipe(NamedTuple):
 def made(conn: Connection, place: Place, recipe: Recipe, show: Callable[[Event], None]) -> str:
     """Return the name of the recipe's template; make it if no process has done so before.
 
+    Nobody removes it as long as this connection lasts.
     `show` is given the events of the run. Raise an error of the files or of the run if it cannot be
     made, and whatever a seed raises; nothing of it is left then.
     """
     name = TEMPLATE + recipe.digest(conn.info.server_version // 10000, conn.info.user)
+    ours.ask(conn, _SHARE, [name])
     if not ours.ask(conn, _IS_READY, [name]):
+        ours.ask(conn, _UNSHARE, [name])
         with locked(conn, name):
             if not ours.ask(conn, _IS_READY, [name]):
                 try:
@@ -91,6 +96,7 @@ def made(conn: Connection, place: Place, recipe: Recipe, show: Callable[[Event],
                 except BaseException:
                     drop(conn, name + NEW)
                     raise
+            ours.ask(conn, _SHARE, [name])
     _note_use(conn, name)
     return name
 
@@ -159,7 +165,7 @@ def unlock(conn: Connection, name: str) -> None:
 
 
 def ours_named(conn: Connection, prefix: str) -> Sequence[tuple[str, str]]:
-    """Return this role's databases whose name begins so, and the comment of each."""
+    """Return this role's databases whose name begins so, and their comments, the oldest first."""
     return [(name, comment or "") for name, comment in ours.ask(conn, _OURS, [prefix])]
 
 
