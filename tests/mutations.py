@@ -32,6 +32,8 @@ SURVEY = "db/engine/survey.py"
 RECOVERY = "db/engine/recovery.py"
 POSTMASTER = "db/server/postmaster.py"
 DUMP = "db/commands/dump.py"
+CREW = "db/fleets/crew.py"
+PAUSES = "db/pauses.py"
 PLACE = "db/engine/place.py"
 OURS = "db/server/ours.py"
 MEASURED = "db/rehearsal/measured.py"
@@ -42,6 +44,10 @@ PROGRESS = "db/engine/progress.py"
 RESUME = "db/engine/resume.py"
 TARGETS = "db/engine/targets.py"
 TRANSACTION = "db/engine/transaction.py"
+
+
+def fleet(names: str) -> str:
+    return f"scenarios/test_fleet.py -k '{names}'"
 
 
 def moments(names: str) -> str:
@@ -883,5 +889,33 @@ MUTANTS: tuple[Mutant, ...] = (
         "                self._conn.execute(sql.SQL(_LOCK).format(name))",
         "                pass",
         (rehearsal("table_of_the_page"),),
+    ),
+    Mutant(
+        CREW,
+        "canaries that fail stop nobody",
+        "        if self._proven < self._limits.canary:",
+        "        if False:",
+        (fleet("fails_everywhere"),),
+    ),
+    Mutant(
+        CREW,
+        "all targets are begun at once",
+        "                if server is not None and (missing <= 0 or under_way < missing):",
+        "                if server is not None:",
+        (fleet("interrupt_ends_each"),),
+    ),
+    Mutant(
+        CREW,
+        "a server gets as many workers as are wanted",
+        "                        server.room = capacity.workers(member.target, wanted) if several else 1",
+        "                        server.room = wanted",
+        (fleet("leave_room"),),
+    ),
+    Mutant(
+        PAUSES,
+        "a run in a thread is not told to stop",
+        "    if stop is not None and stop.told.is_set():",
+        "    if False:",
+        (fleet("interrupt_ends_each"),),
     ),
 )
