@@ -86,6 +86,22 @@ class Progress(NamedTuple):
     blockers: tuple[Blocker, ...] = ()
 
 
+class Batched(NamedTuple):
+    """A statement is being repeated: what it has done so far, in all runs.
+
+    `rows_per_s`: of this run, pauses included. `percent`: of the rows that the table has, as far as
+    the server knows. `reason`: why `pause_s`, what comes now, is longer than it has to be.
+    """
+
+    filename: str
+    rows: int
+    batches: int
+    rows_per_s: float
+    percent: float | None = None
+    pause_s: float = 0.0
+    reason: str = ""
+
+
 class Retrying(NamedTuple):
     """A file gave up a lock it could not have, was rolled back, and is tried again."""
 
@@ -268,6 +284,7 @@ Event: TypeAlias = (
     | Applied
     | Noticed
     | Progress
+    | Batched
     | Retrying
     | Waiting
     | Difference

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "db"
 # From the ground up. A room imports from the floors below its own, or beside it to the left.
 FLOORS = {
     "": ["errors", "events", "durations", "pauses", "urls", "settings", "project"],
-    "sql": ["checksum", "kinds", "source", "positions", "lexer", "script"],
+    "sql": ["checksum", "kinds", "source", "positions", "lexer", "repeat", "script"],
     "files": ["folder", "renames", "plan", "new", "lint"],
     "server": [
         "ours",
@@ -30,7 +30,7 @@ FLOORS = {
     ],
     "engine": [
         *("place", "ledger", "survey", "session", "remedy", "failure", "resume", "pooled", "check"),
-        *("state", "targets", "progress", "outside", "units", "waiting"),
+        *("state", "targets", "progress", "outside", "pace", "batches", "units", "waiting"),
         *("recovery", "account", "transaction", "runner", "rollback"),
     ],
     "scratch": ["clusters", "database", "fill", "files", "objects", "beside", "again"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
@@ -16,7 +17,7 @@ from ..files.folder import Migration
 from ..server.watch import author
 from ..settings import Settings
 from ..sql.lexer import Statement
-from ..sql.script import Script
+from ..sql.script import Script, Unit
 from .opened import Cell, Screen
 
 _RECORD = "INSERT INTO {table} (filename, checksum, executed_by) VALUES ({row});\n"
@@ -81,16 +82,34 @@ def _units(
         if number in finished:
             yield f"-- statement {number + 1} is executed already\n"
             continue
-        if unit.transactional:
+        in_one = unit.transactional and not unit.repeat
+        if in_one:
             yield _begin(unit.modes)
-            yield from _limits(script, settings, "SET LOCAL")
+        if unit.transactional:
+            yield from _limits(script, settings, "SET LOCAL" if in_one else "SET")
         yield from _role(settings, "SET ROLE")
         for statement in unit.statements:
-            yield from _sent(script, statement)
+            yield from _repeated(script, unit) if unit.repeat else _sent(script, statement)
         yield "RESET ROLE;\n" if settings.role else ""
-        yield "COMMIT;\n" if unit.transactional else ""
+        yield "COMMIT;\n" if in_one else ""
     yield _recorded(found, migration, script)
     yield "DISCARD ALL;\n"
+
+
+def _repeated(script: Script, unit: Unit) -> Iterator[str]:
+    """Yield a block that repeats a statement until it gives no row, at the pace of its own pauses.
+
+    It does not look at replicas or at VACUUM, and does not stop at a lock: a run does.
+    """
+    (found,), pause_ms = unit.statements, unit.repeat.pause_ms if unit.repeat else 0
+    text = script.sql(found).decode()
+    tag = next(tag for n in itertools.count() if (tag := f"$repeated{n or ''}$") not in text)
+    yield (
+        f"DO $do{tag[1:]}\nDECLARE\n    number bigint;\nBEGIN\n    LOOP\n        EXECUTE {tag}\n"
+        f"{text}\n{tag};\n        GET DIAGNOSTICS number = ROW_COUNT;\n        COMMIT;\n"
+        f"        EXIT WHEN number = 0;\n        PERFORM pg_sleep({pause_ms / 1000:g});\n"
+        f"    END LOOP;\nEND\n$do{tag[1:]};\n"
+    )
 
 
 def _begin(modes: bytes) -> str:

@@ -16,6 +16,7 @@ from ..server import ours
 from ..server.connection import Server
 from ..server.ours import Connection
 from ..settings import Settings
+from ..sql.lexer import Statement
 from ..sql.script import Script
 from . import as_sql
 from .opened import Screen, connected, read_only
@@ -144,9 +145,16 @@ def _step(filename: str, state: str, script: Script) -> Step:
     kinds: Counter[str] = Counter()
     runs = "refused"
     with suppress(FilesError):
-        kinds.update(s.kind for s in script.statements() if s.kind[:1] not in ("", "\\"))
+        kinds.update(map(_named, script.statements()))
         runs = "in a transaction" if script.directives.transaction else "no transaction"
-    for frame in ("BEGIN", "COMMIT"):
+    for frame in ("", "BEGIN", "COMMIT"):
         kinds.pop(frame, None)
     shown = ", ".join(f"{kind} ×{n}" if n > 1 else kind for kind, n in kinds.items())
     return Step(filename, state, runs, shown)
+
+
+def _named(found: Statement) -> str:
+    """Return what a statement is called in the plan; nothing, if it is for psql."""
+    if found.kind[:1] == "\\":
+        return ""
+    return f"{found.kind} in batches" if found.mark and found.mark.repeats else found.kind

@@ -12,7 +12,7 @@ from ..errors import (
 )
 from ..events import Note
 from ..files import folder, renames
-from ..files.plan import SCHEMA, Entry, Executed, Plan
+from ..files.plan import SCHEMA, Entry, Executed, Plan, batched
 from ..server.ours import Connection
 from ..settings import Settings
 from .opened import Screen, reading
@@ -21,10 +21,14 @@ COLUMNS = ("filename", "state", "executed_at", "duration_ms", "executed_by")
 
 
 class Standing(NamedTuple):
-    """Every file, the base schema first, and the plan that tells what to do about them."""
+    """Every file, the base schema first, and the plan that tells what to do about them.
+
+    `batches`: how far the statement has come that a file repeats.
+    """
 
     entries: tuple[Entry, ...]
     plan: Plan
+    batches: dict[str, str]
 
 
 def look(settings: Settings, screen: Screen) -> Standing:
@@ -34,12 +38,13 @@ def look(settings: Settings, screen: Screen) -> Standing:
         entries = (*_schema_entry(conn, settings, found), *found.plan.entries)
     for note in found.plan.notes:
         screen.event(note)
-    return Standing(entries, found.plan)
+    shown = {filename: batched(units) for filename, units in found.progress.items()}
+    return Standing(entries, found.plan, shown)
 
 
 def status(settings: Settings, screen: Screen, *, check: bool) -> None:
     """Show every file and its state; with `check`, raise `CheckFailed` unless all are executed."""
-    entries, plan = look(settings, screen)
+    entries, plan, batches = look(settings, screen)
     if entries:
         rows = [e.executed or Executed(e.filename, None) for e in entries]
         screen.table(
@@ -57,6 +62,9 @@ def status(settings: Settings, screen: Screen, *, check: bool) -> None:
     totals = ", ".join(f"{number} {state}" for state, number in counted.items())
     if entries:
         screen.event(Note(totals))
+    for entry in entries:
+        if entry.state == "unfinished" and (done := batches.get(entry.filename)):
+            screen.event(Note(f"unfinished, {done}", filename=entry.filename))
     for rename in plan.renamed:
         message = f"is {rename.old} under another name, and would be refused: {rename.repair}"
         screen.event(Note(message, "warning", rename.new))

@@ -6,7 +6,7 @@ a no-transaction file that is not whole yet; they go in the transaction that rec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import TypeAlias
 
@@ -43,20 +43,18 @@ CREATE TABLE IF NOT EXISTS {unfinished} (
     run_by pg_catalog.text NOT NULL,
     started_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT CURRENT_TIMESTAMP,
     finished_at TIMESTAMP WITH TIME ZONE,
-    pid INTEGER,
-    target pg_catalog.jsonb,
-    session pg_catalog.jsonb,
+{columns},
     PRIMARY KEY (filename, unit)
 )"""
 # What earlier releases did not have in it.
-_ADOPT_UNFINISHED = """
-ALTER TABLE {unfinished} ADD COLUMN IF NOT EXISTS pid INTEGER,
-    ADD COLUMN IF NOT EXISTS target pg_catalog.jsonb,
-    ADD COLUMN IF NOT EXISTS session pg_catalog.jsonb"""
-_IS_ADOPTED = """
-SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) 3 FROM pg_catalog.pg_attribute AS a
-WHERE a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(%s) AND NOT a.attisdropped
-  AND a.attname OPERATOR(pg_catalog.=) ANY ('{pid,target,session}'::pg_catalog.name[])"""
+_LATER = {
+    "pid": "INTEGER",
+    "target": "pg_catalog.jsonb",
+    "session": "pg_catalog.jsonb",
+    "rows": "BIGINT",
+    "batches": "INTEGER",
+}
+_PROGRESS = ("filename", "unit", "checksum", "run_by", "started_at", "finished_at", *_LATER)
 _FILL_IN = """
 UPDATE {table} SET checksum = %s WHERE filename OPERATOR(pg_catalog.=) %s AND checksum IS NULL"""
 _RECORD = """
@@ -82,7 +80,7 @@ _SEQUENCE = "SELECT pg_catalog.pg_get_serial_sequence(%s, 'id')"
 _ROWS = """
 SELECT filename, extract(epoch FROM executed_at), {} FROM {table} ORDER BY id"""
 _UNITS = """
-SELECT filename, unit, checksum, finished_at IS NOT NULL, run_by
+SELECT filename, unit, checksum, finished_at IS NOT NULL, run_by, {}
 FROM {unfinished} ORDER BY filename, unit"""
 
 
@@ -94,7 +92,7 @@ def read(
     Raise `LedgerError` if a row names no file, and `psycopg.errors.LockNotAvailable` if the table
     is locked for longer than that.
     """
-    return read_both(conn, ledger._replace(has_unfinished=False), lock_timeout_ms)[0]
+    return read_both(conn, ledger._replace(unfinished=()), lock_timeout_ms)[0]
 
 
 def read_progress(
@@ -149,16 +147,21 @@ def look_again(
 def _reading(ledger: Ledger) -> list[ours.Query]:
     queries: list[ours.Query] = []
     if ledger.exists:
-        optional = (c if c in ledger.columns else f"NULL AS {c}" for c in OURS)
-        queries.append((ledger.compose(_ROWS.format(", ".join(optional), table="{table}")), ()))
-    if ledger.has_unfinished:
-        queries.append((ledger.compose(_UNITS), ()))
+        columns = _optional(OURS, ledger.columns)
+        queries.append((ledger.compose(_ROWS.format(columns, table="{table}")), ()))
+    if ledger.unfinished:
+        columns = _optional(("rows", "batches"), ledger.unfinished)
+        queries.append((ledger.compose(_UNITS.format(columns, unfinished="{unfinished}")), ()))
     return queries
+
+
+def _optional(wanted: Iterable[str], there: Collection[str]) -> str:
+    return ", ".join(name if name in there else f"NULL AS {name}" for name in wanted)
 
 
 def _read(ledger: Ledger, results: list[list[ours.Row]]) -> tuple[Rows, Units]:
     rows = results[0] if ledger.exists else []
-    units = results[-1] if ledger.has_unfinished else []
+    units = results[-1] if ledger.unfinished else []
     _refuse_nameless(ledger, sum(row[0] is None for row in rows))
     executed = {str(name): Executed(str(name), _when(at), *rest) for name, at, *rest in rows}
     progress: dict[str, list[Progress]] = {}
@@ -206,10 +209,13 @@ def prepare(
         add = ", ".join(f"ADD COLUMN IF NOT EXISTS {c} {t}" for c, t in OURS.items())
         unique = "" if ledger.is_unique else ", ADD UNIQUE (filename)"
         wanted.append(f"ALTER TABLE {{table}} {add}{unique}")
-    if unfinished and not ledger.has_unfinished:
-        wanted.append(_CREATE_UNFINISHED)
-    elif unfinished and not _is_adopted(conn, ledger):
-        wanted.append(_ADOPT_UNFINISHED)
+    later = [(name, kind) for name, kind in _LATER.items() if name not in ledger.unfinished]
+    if unfinished and not ledger.unfinished:
+        columns = ",\n".join(f"    {name} {kind}" for name, kind in later)
+        wanted.append(_CREATE_UNFINISHED.replace("{columns}", columns))
+    elif unfinished and later:
+        add = ", ".join(f"ADD COLUMN IF NOT EXISTS {name} {kind}" for name, kind in later)
+        wanted.append(f"ALTER TABLE {{unfinished}} {add}")
     if not wanted:
         return ledger
     if lock_timeout_ms is not None:
@@ -221,13 +227,8 @@ def prepare(
         exists=True,
         columns=(*THEIRS, *OURS),
         is_unique=True,
-        has_unfinished=ledger.has_unfinished or unfinished,
+        unfinished=tuple(_PROGRESS) if unfinished else ledger.unfinished,
     )
-
-
-def _is_adopted(conn: Connection, ledger: Ledger) -> bool:
-    name = ledger.compose("{unfinished}").decode()
-    return bool(ours.ask(conn, _IS_ADOPTED, [name])[0][0])
 
 
 def fill_in(
@@ -294,7 +295,7 @@ def rename(conn: Connection, ledger: Ledger, old: str, new: str, checksum: str |
 
 
 def _forget_units(conn: Connection, ledger: Ledger, filename: str) -> None:
-    if ledger.has_unfinished:
+    if ledger.unfinished:
         ours.change(conn, ledger.compose(_FORGET_UNITS), [filename], rows=None)
 
 

@@ -37,7 +37,7 @@ def execute(work: Work, number: int, unit: Unit) -> Iterator[Event]:
     """Execute a unit that cannot be in a transaction: announced first, then reconciled."""
     (found,) = unit.statements
     while True:
-        yield from _wait_for(work, number)
+        yield from wait_for(work, number)
         row = work.rows.get(number)
         target, facts = yield from look(work, found, row)
         step = resume.next_step(found.kind, row, facts)
@@ -61,7 +61,7 @@ def execute(work: Work, number: int, unit: Unit) -> Iterator[Event]:
             return
 
 
-def _wait_for(work: Work, number: int) -> Iterator[Event]:
+def wait_for(work: Work, number: int) -> Iterator[Event]:
     """Wait until the run that announced a unit has finished it, or is gone.
 
     Behind a pooler it is seen only while it does something, so one look is not enough.

@@ -86,6 +86,7 @@ SELECT EXISTS (
 class Ledger(NamedTuple):
     """The table's place, and what was found there.
 
+    `unfinished`: the columns of the progress table beside it; none: it is not there.
     `named`: the settings say the schema. `dumped`: the dump says it that sets the database up, so
     that the schema may have to be made first.
     """
@@ -94,7 +95,7 @@ class Ledger(NamedTuple):
     table: str
     exists: bool
     columns: tuple[str, ...]
-    has_unfinished: bool
+    unfinished: tuple[str, ...] = ()
     is_unique: bool = True
     named: bool = False
     on_path: bool = True
@@ -213,14 +214,15 @@ def chosen(conn: Connection, rows: list[ours.Row], schema: str, table: str) -> L
         if not each.plain:
             for row in ours.ask(conn, _TRUST, [each.oid]):  # none: it is gone again
                 _refuse(each, _Trust(*row))
+    columns = beside.columns if beside else ()
     if found is None:
-        return Ledger(place, table, False, (), beside is not None, named=bool(schema))
+        return Ledger(place, table, False, (), columns, named=bool(schema))
     return Ledger(
         place,
         table,
         True,
         found.columns,
-        beside is not None,
+        columns,
         found.is_unique,
         named=bool(schema),
         on_path=place in path,

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ..errors import LedgerError
+from ..errors import LedgerError, MigrationsError
 from ..events import Event
-from ..server.pipeline import Arrival, Command
+from ..server.pipeline import Arrival, Command, CommandFailed
 from ..sql.lexer import Statement
 from ..sql.script import Unit
 from . import resume
@@ -26,7 +26,7 @@ Answers = dict[str, list[tuple["bytes | None", ...]]]  # by the role of the ques
 MODES = BEGIN.removeprefix(b"BEGIN ")
 
 _ROWS = """
-SELECT unit, checksum, finished_at IS NOT NULL, run_by, pid, target, session
+SELECT unit, checksum, finished_at IS NOT NULL, run_by, pid, target, session, rows, batches
 FROM {unfinished} WHERE filename OPERATOR(pg_catalog.=) $1 ORDER BY unit"""
 # The ledger row is written and taken back: that waits for, and then fails on, a run that has
 # recorded the file (and removed its progress rows) in the meantime.
@@ -40,29 +40,28 @@ VALUES ($1, $2, $3, $4, pg_catalog.now())"""
 INTENT = """
 INSERT INTO {unfinished} (filename, unit, checksum, run_by, target, pid)
 VALUES ($1, $2, $3, $4, $5::pg_catalog.jsonb, pg_catalog.pg_backend_pid())"""
-_THIS = """
+THIS = """
 WHERE filename OPERATOR(pg_catalog.=) $1 AND unit OPERATOR(pg_catalog.=) $2::pg_catalog.int4
   AND run_by OPERATOR(pg_catalog.=) $3"""
 # The division fails unless it is one row: then nothing of the unit is committed.
+NOT_ONE = "22012"  # division by zero
 STILL = (
     """
 SELECT 1 OPERATOR(pg_catalog./) (pg_catalog.count(*) OPERATOR(pg_catalog.=) 1)::integer
 FROM {unfinished}"""
-    + _THIS
+    + THIS
 )
 KEEP = (
     """
 UPDATE {unfinished}
 SET session = pg_catalog.current_setting('migrations.session')::pg_catalog.jsonb"""
-    + _THIS
+    + THIS
     + " RETURNING session"
 )
 FINISH = KEEP.replace("SET session", "SET finished_at = pg_catalog.now(), session")
-UNFINISH = "DELETE FROM {unfinished}" + _THIS
+UNFINISH = "DELETE FROM {unfinished}" + THIS
 FORGET = UNFINISH + " AND finished_at IS NULL"
-TAKEN = (
-    "UPDATE {unfinished} SET finished_at = pg_catalog.now()" + _THIS + " AND finished_at IS NULL"
-)
+TAKEN = "UPDATE {unfinished} SET finished_at = pg_catalog.now()" + THIS + " AND finished_at IS NULL"
 RECORD = """
 INSERT INTO {table} (filename, checksum, executed_by, duration_ms)
 VALUES ($1, $2, $3, $4::pg_catalog.int4)"""
@@ -156,9 +155,16 @@ class Work:
         params = tuple(value.encode() for value in values)
         yield Command(self.ledger.compose(insert), "claim", self.running, params)
 
-    def of(self, text: str, number: int, role: str, run: str = "") -> Command:
+    def of(
+        self,
+        text: str,
+        number: int,
+        role: str,
+        run: str = "",
+        more: tuple[bytes | None, ...] = (),
+    ) -> Command:
         """Return a statement about this unit's row, which is this run's or that one's."""
-        params = (self.name, str(number).encode(), (run or self.session.name).encode())
+        params = (self.name, str(number).encode(), (run or self.session.name).encode(), *more)
         return Command(self.ledger.compose(text), role, self.running, params)
 
     def read(self) -> Iterator[Event]:
@@ -193,7 +199,10 @@ class Work:
         )  # fmt: skip
 
     def send(self, commands: Iterable[Command]) -> Generator[Event, None, Answers]:
-        """Send commands through a pipeline of their own, and return the rows of those of ours."""
+        """Send commands through a pipeline of their own, and return the rows of those of ours.
+
+        Of a statement of the file the number of rows is returned that it gave.
+        """
         kept = Answers()
         with self.session.pipe.opened():
             yield from self.settled(commands, kept)
@@ -208,13 +217,27 @@ class Work:
             for arrival in arrivals:
                 if arrival is not None:
                     command, result = arrival
-                    kept.setdefault(command.role, [])
                     if command.statement is None:
-                        kept[command.role] += _values(result)
+                        values = _values(result)
+                    else:
+                        rows = result.command_tuples or self.session.pipe.dropped
+                        values = [(b"%d" % rows,)]
+                    kept.setdefault(command.role, []).extend(values)
                 yield arrival
 
         yield from self.settle(keep(self.session.send(commands)))
         yield from self.settle(keep(self.session.pipe.sync()))
+
+    def gone(self, failed: CommandFailed, found: Statement) -> MigrationsError | CommandFailed:
+        """Return the error of a unit that has removed its own row, or what failed otherwise."""
+        if failed.command.role != "still" or failed.diagnostic.sqlstate != NOT_ONE:
+            return failed
+        self.session.rollback()
+        return self.wrong(
+            found,
+            "this changes the ledger's progress table itself. It was rolled back.",
+            "Take that out of the file, and run it again.",
+        )
 
     def command(self, text: bytes) -> Command:
         """Return a command of ours."""
@@ -233,7 +256,7 @@ def _values(result: PGresult) -> list[tuple[bytes | None, ...]]:
 
 
 def _row(values: tuple[bytes | None, ...]) -> Row:
-    unit, key, finished, run_by, pid, target, session = values
+    unit, key, finished, run_by, pid, target, session, rows, batches = values
     return Row(
         int(unit or 0),
         (key or b"").decode(),
@@ -242,4 +265,6 @@ def _row(values: tuple[bytes | None, ...]) -> Row:
         int(pid) if pid else None,
         parsed(target),
         parsed(session),
+        int(rows) if rows else None,
+        int(batches) if batches else None,
     )

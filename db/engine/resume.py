@@ -31,6 +31,7 @@ _WEAK = frozenset(
 class Row(NamedTuple):
     """A unit's row. `pid`, `target` and `session` are None where an earlier release wrote it.
 
+    `rows` and `batches`: of a statement that is repeated; None for any other.
     `target`: what the names of an intent meant when it was announced. `session`: what the file had
     set for its session when the unit was finished.
     """
@@ -42,6 +43,8 @@ class Row(NamedTuple):
     pid: int | None = None
     target: Mapping[str, Any] | None = None
     session: Mapping[str, str] | None = None
+    rows: int | None = None
+    batches: int | None = None
 
 
 class Index(NamedTuple):
@@ -114,9 +117,12 @@ def strong(kind: str, sql: bytes) -> bool:
 
 
 def checksum(script: Script, unit: Unit) -> str:
-    """Return the SHA-256 of a unit's statements; what lies between them does not count."""
+    """Return the SHA-256 of a unit's statements; what lies between them does not count.
+
+    That a statement is repeated does, and how does not.
+    """
     text = b"\0".join(script.sql(s) for s in unit.statements).replace(b"\r\n", b"\n")
-    return hashlib.sha256(text).hexdigest()
+    return hashlib.sha256(b"repeat\0" + text if unit.repeat else text).hexdigest()
 
 
 def check(script: Script, progress: Sequence[Progress]) -> None:
@@ -124,6 +130,8 @@ def check(script: Script, progress: Sequence[Progress]) -> None:
     units = [] if script.directives.transaction else list(script.units()) if progress else []
     for row in progress:
         if row.unit < len(units) and checksum(script, units[row.unit]) == row.checksum:
+            continue
+        if row.batches is not None and not row.finished:  # its batches are whole: none is in doubt
             continue
         offset = units[row.unit].statements[0].start if row.unit < len(units) else 0
         number = f"statement {row.unit + 1}"

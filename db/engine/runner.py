@@ -21,7 +21,7 @@ from .. import pauses
 from ..errors import FileChanged, FilesError, Interrupted, MigrationsError, refuse
 from ..events import Blocker, Event, Finished, Note, Planned
 from ..files.folder import Migration, paths
-from ..files.plan import Goal
+from ..files.plan import Goal, batched
 from ..server.connection import Target
 from ..server.pipeline import Arrival, Command, CommandFailed
 from ..settings import Settings
@@ -334,6 +334,8 @@ class Run:
             progress = ledger.read_progress(self._session.conn, self._ledger)
             done = sum(unit.finished for unit in progress.get(running.filename, ()))
             outcome = f"{outcome} What precedes this statement stays: {done} executed in this file."
+            if batches := batched(progress.get(running.filename, ())):
+                outcome = f"{outcome} So do {batches} of it."
             outcome = f"{outcome} {running.left}".rstrip()
         return failure.explain(
             failed,
@@ -396,6 +398,7 @@ class Run:
             self._session.pipe.abort()
             self._session.rollback()
             left = self._remaining(self._survey.todo)
+            progress = ledger.read_progress(self._session.conn, self._ledger)
         except (psycopg.Error, AttributeError):  # no server to ask, or not yet asked
             return nothing_known(
                 under_way=bool(under_way), signal_number=signal_number, again=again
@@ -403,6 +406,9 @@ class Run:
         stands = interrupted(
             self._survey.todo, left, under_way, replicated=replicated(self._session)
         )
+        for name in under_way:
+            if batches := batched(progress.get(name, ())):
+                stands = f"{stands} {name} has come to {batches}, which stay."
         return Interrupted(stands, again, signal_number=signal_number)
 
 

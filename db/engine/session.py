@@ -58,6 +58,7 @@ class Running:
         self.filename = migration.filename  # its name in the ledger
         self.renews = False  # it changes what a new session is given: the next file gets one
         self.duration_ms = 0
+        self.progressed = False  # a batch was committed since it was sent
         self.left = ""  # what its failed statement has left behind, and what becomes of that
 
 
@@ -82,6 +83,7 @@ class Session:
         self.may_reach_out = False  # to another server, by what a file may have installed
         self.suspect = ""  # a file that may have ended the last session: each answer is asked for
         self._blind = False
+        self.said: set[str] = set()  # what is said once
 
     def _use(self, conn: Connection) -> None:
         self.conn = conn

@@ -16,13 +16,11 @@ from ..events import Event
 from ..server.connection import VANISHED
 from ..server.pipeline import Command, CommandFailed
 from ..sql.script import Unit
-from . import outside
+from . import batches, outside
 from .place import Ledger
 from .progress import CLEAR, FINISHED, KEEP, MODES, RECORD, STILL, Settle, Work
 from .session import Running, Session, statement
 from .state import parsed
-
-_NOT_ONE = "22012"  # division by zero
 
 
 def execute(session: Session, ledger: Ledger, running: Running, settle: Settle) -> Iterator[Event]:
@@ -39,7 +37,11 @@ def execute(session: Session, ledger: Ledger, running: Running, settle: Settle) 
         row = work.rows.get(number)
         if row is not None and row.finished:
             continue
-        if unit.transactional:
+        if row is not None and row.batches is not None:
+            yield from batches.drop_other(work, number, unit)
+        if unit.repeat:
+            yield from batches.execute(work, number, unit)
+        elif unit.transactional:
             yield from _inside(work, number, unit)
         else:
             yield from outside.execute(work, number, unit)
@@ -103,15 +105,7 @@ def _inside(work: Work, number: int, unit: Unit) -> Iterator[Event]:
             ]
         )
     except CommandFailed as failed:
-        if failed.command.role == "still" and failed.diagnostic.sqlstate == _NOT_ONE:
-            work.session.rollback()
-            found = unit.statements[-1]
-            raise work.wrong(
-                found,
-                "this changes the ledger's progress table itself. It was rolled back.",
-                "Take that out of the file, and run it again.",
-            ) from None
-        raise
+        raise work.gone(failed, unit.statements[-1]) from None
     work.seen(answers, number)
 
 

@@ -155,7 +155,7 @@ class Patience:
         self, failed: CommandFailed, running: Running, blockers: tuple[Blocker, ...]
     ) -> Event | None:
         """Return what is waited for before the next try, or None if there should be none."""
-        if self.filename != running.filename:
+        if self.filename != running.filename or running.progressed:
             self.filename, self.since, self.attempt = running.filename, time.monotonic(), 0
         self.attempt += 1
         elapsed, said = time.monotonic() - self.since, failed.diagnostic

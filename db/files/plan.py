@@ -53,7 +53,8 @@ class Progress(NamedTuple):
     """A unit of a no-transaction file that is not whole yet.
 
     `finished` is false for an intent: the unit was about to run outside a transaction, by the
-    session whose application_name is `run_by`.
+    session whose application_name is `run_by`. `rows` and `batches`: of a statement that is
+    repeated; its batches are committed, and what is left of it is not in doubt.
     """
 
     filename: str
@@ -61,6 +62,18 @@ class Progress(NamedTuple):
     checksum: str
     finished: bool
     run_by: str
+    rows: int | None = None
+    batches: int | None = None
+
+    @property
+    def shown(self) -> str:
+        """What is done of a statement that is repeated: 12,000 rows in 3 batches."""
+        return f"{self.rows or 0:,} rows in {self.batches or 0:,} batches"
+
+
+def batched(units: Sequence[Progress]) -> str:
+    """Return what stands of the repeated statement that a file has come to, or nothing."""
+    return next((u.shown for u in units if u.batches is not None and not u.finished), "")
 
 
 class Entry(NamedTuple):

@@ -53,7 +53,7 @@ class Lines:
         self._rehearsed: list[e.Rehearsed] = []  # kept until their file has no more
 
     def event(self, event: e.Event) -> None:
-        if isinstance(event, e.Progress | e.Waiting | e.Fleet):
+        if isinstance(event, e.Progress | e.Batched | e.Waiting | e.Fleet):
             self._lasts(event)
         elif isinstance(event, e.Difference):
             self.close()
@@ -160,19 +160,22 @@ class Lines:
             self._live.stop()
             self._live = None
 
-    def _lasts(self, event: e.Progress | e.Waiting | e.Fleet) -> None:
+    def _lasts(self, event: e.Progress | e.Batched | e.Waiting | e.Fleet) -> None:
+        blocked, phase = [], ""
         if isinstance(event, e.Waiting):
             key, line = "", f"waiting for {event.what}"
         elif isinstance(event, e.Fleet):
-            key, line = "fleet", _counted(event)
+            key, line, phase = "fleet", _counted(event), event.waiting
+        elif isinstance(event, e.Batched):
+            key, phase = event.filename, event.reason
+            line = f"{self._name(event.filename)}{event.rows:,} rows  {event.rows_per_s:,.0f}/s"
         else:
             key, line = event.filename, f"{self._name(event.filename)}running"
-        if event.elapsed_s >= 1:
-            line += f"  {humanised(event.elapsed_s * 1000)}"
-        blocked, phase = [], event.waiting if isinstance(event, e.Fleet) else ""
-        if isinstance(event, e.Progress):
-            line += "" if event.percent is None else f"  {event.percent:.0f} %"
             blocked, phase = _blocked(event.blockers), event.phase
+        if not isinstance(event, e.Batched) and event.elapsed_s >= 1:
+            line += f"  {humanised(event.elapsed_s * 1000)}"
+        if isinstance(event, e.Progress | e.Batched) and event.percent is not None:
+            line += f"  {event.percent:.0f} %"
         now, last = time.monotonic(), self._said.get(key)
         # A wait leaves one line behind; a file that takes long gets its own in the end.
         if self._redraws and (key or last is not None):

@@ -125,6 +125,7 @@ class Pipeline:
         self._lost: LinkLost | None = None
         self._last_words: Diagnostic | None = None
         self._dropping: Command | None = None  # whose rows come in pieces
+        self.dropped = 0  # of these, in pieces: their count may be in none of the results
         self._copying = False
         self._sends_all = False  # of a COPY, whatever the server seems to have answered
         self._heard = False  # something came in, during a COPY
@@ -320,6 +321,8 @@ class Pipeline:
                 self._copying = True
             elif result.status not in _NO_ARRIVAL:
                 yield command, result
+            else:
+                self.dropped += result.ntuples
         if self._lost:
             raise self._lost
 
@@ -328,7 +331,7 @@ class Pipeline:
 
         https://www.postgresql.org/docs/current/libpq-single-row-mode.html
         """
-        self._dropping = command
+        self._dropping, self.dropped = command, 0
         with suppress(psycopg.OperationalError):  # its result is here already
             if _IN_CHUNKS:
                 self._pg.set_chunked_rows_mode(_ROWS)

@@ -87,6 +87,7 @@ _INDEX = (  # ON cannot be a name: it is a reserved word
     rf"|REINDEX (?:\([^)]*\) )?(?:INDEX (?:CONCURRENTLY )?(?P<index>{_NAMES})"
     rf"|TABLE (?:CONCURRENTLY )?(?P<of>{_NAMES}))"
 )
+_CHANGED = rf"(?i)(?:UPDATE|(?:INSERT|MERGE) INTO|DELETE FROM) (?:ONLY )?(?P<name>{_NAMES})"
 _UNICODE = r"""(?i)U&("(?:[^"]|"")*")(?: UESCAPE '(.)')?"""
 
 _ROWS = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
@@ -196,12 +197,50 @@ def concurrent_index(sql: bytes) -> IndexTarget | None:
     found = re.match(_INDEX, _joined(_words(sql)))
     if not found:
         return IndexTarget(None, None)
-    name = found["name"] or found["dropped"] or found["index"]
-    name, table = (
-        n and re.sub(_UNICODE, _unescaped, n).replace(" . ", ".")
-        for n in (name, found["table"] or found["of"])
-    )
-    return IndexTarget(name, table)
+    name, table = found["name"] or found["dropped"] or found["index"], found["table"] or found["of"]
+    return IndexTarget(name and _plain(name), table and _plain(table))
+
+
+def changed(sql: bytes) -> tuple[str, str | None]:
+    """Return what a statement does behind its WITH, and the table that it changes, as written.
+
+    Such as ("UPDATE", "app.contacts"); no table for a SELECT.
+    """
+    words = [word.decode(errors="replace") for word in _outside(_words(sql))]
+    starts = (n for n, word in enumerate(words) if word.upper() in _ROWS | {"SELECT", "VALUES"})
+    head = " ".join(words[next(starts, 0) :][:_MANY])
+    found = re.match(_CHANGED, head)
+    name = found["name"] if found else None
+    return head.split(" ")[0].upper(), name and _plain(name)
+
+
+def skips_locked(sql: bytes) -> bool:
+    """Return whether a statement passes over rows that others have locked."""
+    return b" SKIP LOCKED " in b" %s " % b" ".join(_words(sql)).upper()
+
+
+def inserts_again(sql: bytes, table: str) -> bool:
+    """Return whether nothing in an INSERT tells what it has inserted into the table before."""
+    words = [word.decode(errors="replace").strip('"').lower() for word in _words(sql)]
+    last = re.split(r"\.", table)[-1].strip('"').lower()
+    moves = {"conflict", "delete", "update", "merge"} & set(words)
+    return not moves and words.count(last) < 2
+
+
+def sets_blindly(sql: bytes) -> bool:
+    """Return whether an UPDATE sets columns that nothing behind its SET names."""
+    words = [word.decode(errors="replace").strip('"').lower() for word in _words(sql)]
+    if not words or words[0] != "update" or {"delete", "insert", "merge"} & set(words):
+        return False
+    depth, columns, at = 0, set[str](), len(words)
+    for n, word in enumerate(words[:-1]):
+        depth += (word == "(") - (word == ")")
+        if not depth and word in ("where", "from"):
+            at = n
+            break
+        if not depth and words[n - 1] in ("set", ",") and words[n + 1] == "=":
+            columns.add(word)
+    return bool(columns) and not columns & set(words[at:])
 
 
 def escapes(sql: bytes) -> bool:
@@ -286,6 +325,11 @@ def _outside(words: Iterator[bytes]) -> Iterator[bytes]:
         if not depth:
             yield word
         depth -= word == b")"
+
+
+def _plain(name: str) -> str:
+    """Return a name as the server's functions take it."""
+    return re.sub(_UNICODE, _unescaped, name).replace(" . ", ".")
 
 
 def _unescaped(found: re.Match[str]) -> str:

@@ -62,15 +62,15 @@ class Statement(NamedTuple):
     """Where a statement is, in bytes: without what is around it, and without its `;`.
 
     `kind` is its command as PostgreSQL names it; psql's own are r"\\restrict" and the like.
-    `data` is where the data of a COPY … FROM stdin is, without the line that ends it. `outside` is
-    where the `-- migrate: outside` above it is.
+    `data` is where the data of a COPY … FROM stdin is, without the line that ends it. `mark` is the
+    line above it that is about this statement alone.
     """
 
     start: int
     end: int
     kind: str
     data: tuple[int, int] | None = None
-    outside: int | None = None
+    mark: Mark | None = None
 
 
 class Mark(NamedTuple):
@@ -83,6 +83,11 @@ class Mark(NamedTuple):
     def names(self) -> list[bytes]:
         """What it names, in small letters."""
         return [n for n in re.split(rb"[\s,]+", self.line.split(b":", 1)[1].lower()) if n]
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it is a `-- migrate: repeat …`."""
+        return self.names[:1] == [b"repeat"]
 
 
 class _Cut(Exception):
@@ -128,7 +133,7 @@ class _Window:
         """Yield the statements, and where what follows each of them is in the text."""
         text, pos = self._text, 0
         while True:
-            pos, outside = self._between(pos, top=top)
+            pos, mark = self._between(pos, top=top)
             if pos == len(text):
                 return
             top = False
@@ -141,7 +146,7 @@ class _Window:
                 start = pos
                 kind, end, pos, data = self._statement(start)
             yield (
-                Statement(self._start + start, self._start + end, kind, data, outside),
+                Statement(self._start + start, self._start + end, kind, data, mark),
                 self._start + pos,
             )
             if pos > len(text):
@@ -153,23 +158,28 @@ class _Window:
         self._gap(0, marks)
         return marks
 
-    def _between(self, pos: int, *, top: bool) -> tuple[int, int | None]:
-        """Return where the next statement starts, and where the mark is that it runs outside."""
+    def _between(self, pos: int, *, top: bool) -> tuple[int, Mark | None]:
+        """Return where the next statement starts, and the mark that is about it alone."""
         marks: list[Mark] = []
         pos = self._gap(pos, marks)
-        outside: int | None = None
+        found: Mark | None = None
         for mark in marks:
-            if not top and mark.names != [b"outside"]:
+            if not top and mark.names != [b"outside"] and not mark.repeats:
                 message = "a directive must stand above the first statement"
-                raise self._error(message, "Move this line to the top of the file.", at=mark.at)
-            if b"outside" in mark.names:
-                outside = mark.at
+                advice = "Move this line to the top of the file."
+                more = "Only outside and repeat stand above the statement that they are for."
+                raise self._error(message, advice, more, at=mark.at)
+            if mark.repeats or b"outside" in mark.names:
                 advice = "Put it on a line of its own, directly above the statement it is for."
                 if pos == len(self._text):
-                    raise self._error("no statement follows this line", advice, at=outside)
-                if not self._is_alone(outside):
-                    raise self._error("this stands behind a statement", advice, at=outside)
-        return pos, outside
+                    raise self._error("no statement follows this line", advice, at=mark.at)
+                if not self._is_alone(mark.at):
+                    raise self._error("this stands behind a statement", advice, at=mark.at)
+                if found and (found.repeats or mark.repeats):
+                    message = "the statement below has another such line already"
+                    raise self._error(message, "Delete one of the two.", at=mark.at)
+                found = mark
+        return pos, found
 
     def _statement(self, start: int) -> tuple[str, int, int, tuple[int, int] | None]:
         """Return the kind, the end, where what follows is, and the data, of what starts here."""
@@ -341,8 +351,8 @@ class _Window:
         advice = "Close it; it reaches the end of the file."
         return self._error(f"{what} is not closed", advice, at=self._start + at)
 
-    def _error(self, message: str, advice: str, *, at: int) -> ScriptError:
-        return positions.error(self._source, message, advice, at=at)
+    def _error(self, message: str, *advice: str, at: int) -> ScriptError:
+        return positions.error(self._source, message, *advice, at=at)
 
 
 def _data(source: Source, start: int) -> tuple[tuple[int, int], int]:

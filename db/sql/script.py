@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from ..durations import milliseconds
 from ..errors import Location, ScriptError
-from . import checksum, kinds, lexer, positions
+from . import checksum, kinds, lexer, positions, repeat
 from .lexer import Statement
+from .repeat import Repeat
 from .source import BLOCK, Source
 
 _CONTROL = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "PREPARE TRANSACTION"})
@@ -27,7 +28,9 @@ _NEVER = {
 }
 
 _DIRECTIVE = re.compile(rb"([^\s,=]+)(?:\s*=\s*([^\s,]*))?")
-_KNOWN = ("no-transaction", "lock-timeout=2s", "statement-timeout=10min", "outside")
+_KNOWN = (
+    "no-transaction", "lock-timeout=2s", "statement-timeout=10min", "outside", "repeat until 0 rows"
+)  # fmt: skip
 
 
 class Directives(NamedTuple):
@@ -39,11 +42,15 @@ class Directives(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """What is run as one piece: a statement, or what a file has between a BEGIN and a COMMIT."""
+    """What is run as one piece: a statement, or what a file has between a BEGIN and a COMMIT.
+
+    `repeat`: the statement is repeated until it gives no row, each time in a transaction.
+    """
 
     statements: tuple[Statement, ...]
     transactional: bool
     modes: bytes = b""
+    repeat: Repeat | None = None
 
 
 class _Frame(NamedTuple):
@@ -102,7 +109,10 @@ class Script:
     def directives(self) -> Directives:
         """What the file says about itself. Raise `ScriptError` for what is not understood."""
         values: dict[str, Any] = {}
-        for at, line in lexer.header(self._source):
+        for mark in lexer.header(self._source):
+            at, line = mark
+            if mark.repeats:  # says something about the first statement
+                continue
             words = list(_DIRECTIVE.finditer(line, line.index(b":") + 1))
             if not words:
                 raise self.error("this names no directive", _known(""), at=at)
@@ -120,6 +130,12 @@ class Script:
                             at=at + word.start(),
                         )  # fmt: skip
                     values[key.replace("-", "_") + "_ms"] = duration
+                elif key == "repeat":
+                    raise self.error(
+                        "repeat is on the line of another directive",
+                        "Put it on a line of its own, directly above the statement it is for.",
+                        at=at + word.start(),
+                    )
                 else:
                     told = word[0].decode(errors="replace")
                     message = f"there is no directive {told}"
@@ -170,11 +186,11 @@ class Script:
         opening: Statement | None = None
         block: list[Statement] = []
         for found in self._commands():
-            if found.outside is not None and (opening or found.kind in _CONTROL):
+            if found.mark and (opening or found.kind in _CONTROL):
                 raise self.error(
-                    "a statement runs outside, and a BEGIN … COMMIT block is one transaction",
+                    "this is for one statement, and a BEGIN … COMMIT block is one transaction",
                     "Move the statement out of the block, or delete this line.",
-                    at=found.outside,
+                    at=found.mark.at,
                 )
             if found.kind == "BEGIN" and not opening:
                 opening, block = found, []
@@ -194,12 +210,20 @@ class Script:
                     raise self.error(message, "Move it out of the block.", at=found.start)
                 block.append(found)
             else:
-                self._check_name(found)
-                outside = kinds.needs_outside(self.sql(found), found.kind)
-                yield Unit((found,), not outside and found.outside is None)
+                yield self._unit(found)
         if opening:
             message = "this BEGIN is not closed"
             raise self.error(message, "Write COMMIT; where its block ends.", at=opening.start)
+
+    def _unit(self, found: Statement) -> Unit:
+        """Return the unit that a statement is by itself."""
+        if found.mark and found.mark.repeats:
+            options = repeat.parse(self._source, found.mark)
+            repeat.check(self._source, found, self.sql(found))
+            return Unit((found,), True, repeat=options)
+        self._check_name(found)
+        outside = found.mark or kinds.needs_outside(self.sql(found), found.kind)
+        return Unit((found,), not outside)
 
     @cached_property
     def _frame(self) -> _Frame:
@@ -208,12 +232,13 @@ class Script:
         leading: list[Statement] = []
         started = False  # a statement was seen that is neither BEGIN nor SET TRANSACTION
         for found in self._commands():
-            if found.outside is not None:
+            if found.mark:
+                does = "is repeated" if found.mark.repeats else "runs outside"
                 raise self.error(
-                    "a statement runs outside, and this file is one transaction",
+                    f"a statement {does}, and this file is one transaction",
                     "Put this on a line at the top: -- migrate: no-transaction",
                     "Or delete this line.",
-                    at=found.outside,
+                    at=found.mark.at,
                 )
             if found.kind == "BEGIN" and not (opening or started or leading):
                 opening = found
@@ -262,7 +287,7 @@ class Script:
         """Yield what is sent to the server; raise for what cannot be."""
         for found in self.statements():
             if found.kind[:1] == "\\":
-                if kinds.is_passed(self.sql(found)):
+                if kinds.is_passed(self.sql(found)) and not found.mark:
                     continue
                 advice = kinds.instead(found.kind, "Delete the line: only psql understands it.")
                 raise self.error(f"{found.kind} is a command of psql", advice, at=found.start)
@@ -357,7 +382,8 @@ class Script:
 
 
 def _known(name: str) -> str:
-    close = difflib.get_close_matches(name, [known.split("=")[0] for known in _KNOWN], 1, 0.5)
+    names = [re.split("[= ]", known)[0] for known in _KNOWN]
+    close = difflib.get_close_matches(name, names, 1, 0.5)
     return f"{f'Did you mean {close[0]}? ' if close else ''}Known are: {', '.join(_KNOWN)}."
 
 

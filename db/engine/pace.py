@@ -1,0 +1,211 @@
+"""How fast a statement is repeated, how far it is, and whether it comes to its end.
+
+Replicas, VACUUM and slow batches make the pauses longer. What the statement does is not touched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+
+from ..events import Batched, Event, Note
+from ..server.pipeline import Command, CommandFailed
+from ..sql import kinds
+from ..sql.lexer import Statement
+from ..sql.repeat import Repeat
+from .progress import Work
+
+_LONGEST_S = 10.0  # that pauses grow to by themselves
+_GROWS_S = 0.1  # from no pause at all
+_LAG_POLL_S = 1.0
+_SHOW_AGAIN_S = 0.9
+_TIMES = 2  # as many rows as the table has: each may have been changed by others meanwhile
+_FULLEST = 291  # rows in a page of 8 kB, at most
+_NOT_FOR_US = {"42501", "42P01", "42703", "42883", "0A000"}  # no right, or another engine
+
+_RESOLVE = b"SELECT pg_catalog.to_regclass($1)::pg_catalog.oid"
+_TREE = """
+WITH RECURSIVE tree (oid) AS (
+    SELECT $1::pg_catalog.oid
+    UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i
+    JOIN tree ON i.inhparent OPERATOR(pg_catalog.=) tree.oid)"""
+# As the planner reckons: how full its pages were at the last ANALYZE, and how many they are now.
+_SIZE = (
+    _TREE
+    + """,
+sized (pages, filled, counted) AS (
+    SELECT pg_catalog.pg_relation_size(c.oid)
+           OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8,
+           c.reltuples::pg_catalog.float8
+           OPERATOR(pg_catalog./) nullif(c.relpages, 0)::pg_catalog.float8,
+           c.reltuples OPERATOR(pg_catalog.>) 0::pg_catalog.float4
+    FROM pg_catalog.pg_class AS c JOIN tree ON c.oid OPERATOR(pg_catalog.=) tree.oid)
+SELECT pg_catalog.format('%I.%I', n.nspname, c.relname),
+       (SELECT coalesce(pg_catalog.sum(pages), 0) FROM sized),
+       (SELECT pg_catalog.sum(pages::pg_catalog.float8 OPERATOR(pg_catalog.*) filled) FROM sized
+        HAVING pg_catalog.bool_and(counted OR pages OPERATOR(pg_catalog.=) 0::pg_catalog.int8))
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.oid"""
+)
+_VACUUMED = (
+    _TREE
+    + """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum AS v
+               JOIN tree ON v.relid OPERATOR(pg_catalog.=) tree.oid
+               WHERE v.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())"""
+)
+# Physical and logical ones. Who may not see them sees rows without a state.
+_LAG = b"""
+SELECT coalesce(pg_catalog.bool_or(r.state IS NULL), false),
+       extract(epoch FROM pg_catalog.max(r.replay_lag)),
+       (pg_catalog.array_agg(r.application_name ORDER BY r.replay_lag DESC NULLS LAST))[1]
+FROM pg_catalog.pg_stat_replication AS r
+WHERE r.state IS NULL
+   OR r.state OPERATOR(pg_catalog.=) ANY ('{streaming,catchup}'::pg_catalog.text[])"""
+_UNREAD = b"""
+SELECT s.slot_name, pg_catalog.pg_size_pretty(pg_catalog.pg_wal_lsn_diff(
+       pg_catalog.pg_current_wal_lsn(), s.restart_lsn))
+FROM pg_catalog.pg_replication_slots AS s
+WHERE NOT s.active AND s.restart_lsn IS NOT NULL ORDER BY s.slot_name LIMIT 5"""
+
+
+class Pace:
+    """Of one statement in one run. `rows` and `batches` are those of all runs so far."""
+
+    def __init__(self, work: Work, found: Statement, options: Repeat) -> None:
+        self.rows = self.batches = 0
+        self.verb, self._name = kinds.changed(work.running.script.sql(found))
+        self.table = ""  # qualified, if it is one whose rows can be counted
+        self._work, self._options = work, options
+        self._oid: bytes | None = None
+        self._estimate: float | None = None
+        self._limit: float | None = None
+        self._pause_s = options.pause_ms / 1000
+        self._since, self._shown, self._before = time.monotonic(), 0.0, 0
+        self._blind = options.max_lag_ms is None
+
+    # How far it is
+
+    def begin(self) -> Iterator[Event]:
+        """Look what the statement is about, and what reads the server's log of changes."""
+        if self._name:
+            question = Command(_RESOLVE, "resolved", self._work.running, [self._name.encode()])
+            answers = yield from self._work.asked([question], theirs=True)
+            self._oid = answers["resolved"][0][0]
+        if self._oid is not None:
+            answers = yield from self._work.asked([self._about(_SIZE, "size")])
+            ((name, pages, estimate),) = answers["size"]
+            if most := _FULLEST * int(pages or 0):
+                self.table = (name or b"").decode()
+                self._estimate = float(estimate) if estimate else None
+                self._limit = _TIMES * self._estimate if self._estimate else most
+        if not self._blind:
+            answers = yield from self._looked([Command(_UNREAD, "slots", self._work.running)])
+            for slot, size in answers.get("slots", ()):
+                yield from self._once(
+                    f"nobody reads the replication slot {(slot or b'').decode()}, which keeps "
+                    f"{(size or b'').decode()} of the server's log, and is not waited for"
+                )
+
+    def resume(self, rows: int, batches: int) -> None:
+        """Go on from what earlier runs have done."""
+        self.rows = self._before = rows
+        self.batches = batches
+        self._since = time.monotonic()
+
+    def endless(self) -> Generator[Event, None, int | None]:
+        """Return how many rows the table has, if it has given twice as many by now; or None.
+
+        No row is counted before that is likely: it takes as long as reading the whole table.
+        """
+        if self.verb not in ("UPDATE", "MERGE") or self._limit is None or self.rows <= self._limit:
+            return None
+        count = f"SELECT pg_catalog.count(*) FROM {self.table}".encode()
+        question = Command(count, "count", self._work.running)
+        answers = yield from self._looked([question], theirs=True)
+        if "count" not in answers:
+            self._limit = None
+            return None
+        number = int(answers["count"][0][0] or 0)
+        self._limit = _TIMES * number
+        return number if self.rows > self._limit else None
+
+    # When the next batch may begin
+
+    def pause(self, took_s: float) -> Iterator[Event]:
+        """Let pass what lies between two batches; the last one took so long."""
+        options, reason = self._options, ""
+        if took_s * 1000 > options.batch_time_ms:
+            reason = f"the last batch took {took_s:.1f} s"
+        elif (yield from self._is_vacuumed()):
+            reason = f"VACUUM works on {self.table}"
+        self._pause_s = following(self._pause_s, options.pause_ms / 1000, took_s, slow=bool(reason))
+        yield from self._show(self._pause_s, reason)
+        time.sleep(self._pause_s)
+        while behind := (yield from self._behind()):
+            yield from self._show(_LAG_POLL_S, behind)
+            time.sleep(_LAG_POLL_S)
+
+    def _is_vacuumed(self) -> Generator[Event, None, bool]:
+        if self._oid is None:
+            return False
+        answers = yield from self._looked([self._about(_VACUUMED, "vacuumed")])
+        return answers.get("vacuumed") == [(b"t",)]
+
+    def _behind(self) -> Generator[Event, None, str]:
+        """Return which replica is too far behind, and how far; nothing if none is."""
+        if self._blind:
+            return ""
+        answers = yield from self._looked([Command(_LAG, "lag", self._work.running)])
+        hidden, lag, name = answers["lag"][0] if "lag" in answers else (b"t", None, None)
+        if hidden == b"t":
+            self._blind = True
+            yield from self._once(
+                "how far replicas are behind is hidden from this role, so max-lag does not hold; "
+                f'to let it: GRANT pg_monitor TO "{self._work.session.server.connected.user}";'
+            )
+        most_ms = self._options.max_lag_ms
+        if lag is None or most_ms is None or float(lag) * 1000 <= most_ms:
+            return ""
+        named = (name or b"").decode() or "a replica"
+        return f"{named} is {float(lag):.1f} s behind, and may be {most_ms / 1000:g} s"
+
+    def _show(self, pause_s: float, reason: str) -> Iterator[Event]:
+        now = time.monotonic()
+        if now - self._shown < _SHOW_AGAIN_S:
+            return
+        self._shown, elapsed_s = now, now - self._since
+        percent = min(100.0, 100 * self.rows / self._estimate) if self._estimate else None
+        rate = (self.rows - self._before) / elapsed_s if elapsed_s else 0.0
+        filename = self._work.running.filename
+        yield Batched(filename, self.rows, self.batches, rate, percent, pause_s, reason)
+
+    def _once(self, message: str) -> Iterator[Event]:
+        """Say it, unless this session has said it."""
+        said = self._work.session.said
+        if message not in said:
+            said.add(message)
+            yield Note(message, "warning", self._work.running.filename)
+
+    def _about(self, text: str, role: str) -> Command:
+        return Command(text.encode(), role, self._work.running, [self._oid])
+
+    def _looked(
+        self, commands: list[Command], *, theirs: bool = False
+    ) -> Generator[Event, None, dict[str, list[tuple[bytes | None, ...]]]]:
+        """Return the answers; none where this role, or this engine, has none to give."""
+        try:
+            return (yield from self._work.asked(commands, theirs=theirs))
+        except CommandFailed as failed:
+            if failed.diagnostic.sqlstate not in _NOT_FOR_US:
+                raise
+            self._work.session.conn.execute("ROLLBACK")
+            return {}
+
+
+def following(pause_s: float, least_s: float, took_s: float, *, slow: bool) -> float:
+    """Return the next pause: twice as long, and as long as the batch took, where it was slow."""
+    if slow:
+        return max(least_s, min(_LONGEST_S, max(2 * pause_s, took_s, _GROWS_S)))
+    return max(least_s, pause_s / 2)

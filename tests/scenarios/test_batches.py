@@ -1,0 +1,230 @@
+"""`-- migrate: repeat until 0 rows`: what is committed, what is waited for, and what ends it."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Any
+
+import pytest
+
+from tests.conftest import Project, Result
+from tests.scenarios import mixed
+from tests.scenarios.test_engine import scalar
+from tests.scenarios.test_units import HEAD, execute, unfinished
+from tests.servers import PgBouncer
+
+REPEAT = f"{HEAD}-- migrate: repeat until 0 rows, pause 0ms\n"
+FILL = "UPDATE t SET v = 1 WHERE id IN (SELECT id FROM t WHERE v IS NULL ORDER BY id LIMIT {})\n"
+TABLE = (
+    "CREATE TABLE t (id int PRIMARY KEY, v int, times int NOT NULL DEFAULT 0)",
+    "INSERT INTO t SELECT n FROM generate_series(1, {}) AS n",
+    "CREATE FUNCTION count_it() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN NEW.times := OLD.times + 1; RETURN NEW; END $$",
+    "CREATE TRIGGER counts BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION count_it()",
+)
+
+
+def table(project: Project, rows: int) -> None:
+    execute(project, *(text.replace("{}", str(rows)) for text in TABLE))
+
+
+def each_once(project: Project) -> bool:
+    return scalar(project, "SELECT bool_and(times = 1 AND v IS NOT NULL) FROM t") is True
+
+
+def progress(project: Project) -> list[tuple[Any, ...]]:
+    with project.cluster.connect(project.database) as conn:
+        query = "SELECT unit, rows, batches FROM migrations_unfinished ORDER BY unit"
+        return conn.execute(query).fetchall()
+
+
+def batched(done: Result) -> list[dict[str, Any]]:
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    return [event for event in events if event["event"] == "batched"]
+
+
+def test_a_statement_is_repeated_until_it_gives_no_row(project: Project) -> None:
+    """The same through whatever gives rows: a RETURNING, a WITH that changes, a SELECT."""
+    table(project, 450)
+    execute(project, "CREATE TABLE moved (id int)", "CREATE TABLE after (id int)")
+    repeat = "-- migrate: repeat until 0 rows, pause 0ms, max-lag 5s\n"
+    some = "WHERE id IN (SELECT id FROM t {} LIMIT 30)"
+    project.write(
+        "001_a.sql",
+        f"{HEAD}{repeat}{FILL.format(150)} RETURNING id, v;\n{repeat}WITH gone AS (DELETE FROM t "
+        f"{some.format('WHERE id <= 50')} RETURNING id)\nINSERT INTO moved SELECT id FROM gone;\n"
+        f"INSERT INTO after VALUES (1);\n{repeat}"
+        "SELECT id FROM t WHERE id > 50 AND id <= 52 AND v < 2 AND set_v(id) LIMIT 1",
+    )
+    execute(
+        project,
+        "CREATE FUNCTION set_v(n int) RETURNS bool LANGUAGE plpgsql AS "
+        "$$ BEGIN UPDATE t SET v = 2 WHERE id = n; RETURN true; END $$",
+    )
+    planned = project.invoke("db.plan", "--run")
+    assert "UPDATE in batches" in planned.stdout
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+    said = [line for line in done.stdout.splitlines() if " batches" in line]
+    assert [line.split("sql: ")[1] for line in said] == [
+        "450 rows in 3 batches", "50 rows in 2 batches", "2 rows in 2 batches",
+    ]  # fmt: skip
+    assert scalar(project, "SELECT count(*) FROM moved") == 50
+    assert scalar(project, "SELECT count(*) FROM after") == 1
+    assert scalar(project, "SELECT count(*) FROM t WHERE v = 2") == 2
+    assert project.executed() == ["001_a.sql"]
+    assert unfinished(project) == []
+
+
+def test_behind_a_pooler_each_batch_is_one_transaction(
+    project: Project, pgbouncer: PgBouncer
+) -> None:
+    table(project, 100)
+    project.write("001_a.sql", REPEAT + FILL.format(30))
+    done = project.invoke("db.migrate-run", env={"DATABASE_URL": pgbouncer.url(project.database)})
+    assert done.returncode == 0, done.output
+    assert each_once(project)
+
+
+@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_goes_on_at_the_next_batch(
+    project: Project, blow: signal.Signals
+) -> None:
+    table(project, 100)
+    project.write(
+        "001_a.sql", f"{HEAD}-- migrate: repeat until 0 rows, pause 1h\n{FILL.format(30)}"
+    )
+    project.write("002_b.sql", "SELECT 1;")
+    process = mixed.start(project)
+    mixed.wait_for_line(process, "30 rows")
+    process.send_signal(blow)
+    said = mixed.ended(process)
+    assert process.returncode == (130 if blow == signal.SIGINT else -9), said
+    if blow == signal.SIGINT:
+        assert "001_a.sql has come to 30 rows in 1 batches, which stay" in said
+        assert "Go on with: invoke db.migrate-run" in said
+    assert progress(project) == [(0, 30, 1)]
+    status = project.invoke("db.status")
+    assert "001_a.sql: unfinished, 30 rows in 1 batches" in status.stdout
+    assert project.executed() == []
+    # How it is paced may be changed, and a later file still does not come before it.
+    project.write("001_a.sql", REPEAT + FILL.format(30))
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+    assert "100 rows in 4 batches" in done.stdout
+    assert each_once(project)
+    assert project.executed() == ["001_a.sql", "002_b.sql"]
+
+
+def test_an_edited_statement_is_counted_anew_and_one_before_it_is_refused(
+    project: Project,
+) -> None:
+    table(project, 100)
+    # The division fails in the second batch.
+    fails = FILL.format(30).replace("v = 1", "v = 1 / (CASE WHEN id > 60 THEN 0 ELSE 1 END)")
+    project.write("001_a.sql", f"{HEAD}SELECT 1;\n{REPEAT.removeprefix(HEAD)}{fails}")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 1
+    assert "001_a.sql:4:" in done.stderr
+    assert "1 executed in this file. So do 60 rows in 2 batches of it." in done.stderr
+    assert progress(project) == [(0, None, None), (1, 60, 2)]
+    project.write("001_a.sql", f"{HEAD}SELECT 2;\n{REPEAT.removeprefix(HEAD)}{fails}")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 2
+    assert "statement 1 is executed already, and was edited since" in done.stderr
+    project.write("001_a.sql", f"{HEAD}SELECT 1;\n{REPEAT.removeprefix(HEAD)}{FILL.format(10)}")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+    assert "statement 2 was edited. 60 rows in 2 batches stay" in done.stdout
+    assert "40 rows in 4 batches" in done.stdout
+    assert each_once(project)
+
+
+def test_the_progress_table_of_an_earlier_release_is_given_the_columns(project: Project) -> None:
+    table(project, 100)
+    project.write("001_a.sql", f"{HEAD}SELECT 1;\nSELECT nonsense;\n")
+    assert project.invoke("db.migrate-run").returncode == 1
+    execute(project, "ALTER TABLE migrations_unfinished DROP COLUMN rows, DROP COLUMN batches")
+    assert "unfinished" in project.invoke("db.status").stdout
+    repeat = REPEAT.removeprefix(HEAD)
+    project.write("001_a.sql", f"{HEAD}SELECT 1;\n{repeat}{FILL.format(30)}")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+    assert each_once(project)
+
+
+ENDLESS = {
+    "the same rows": (
+        "UPDATE t SET v = 1 WHERE id IN (SELECT id FROM t ORDER BY id LIMIT 30)",
+        "public.t has 100: it finds again what it has changed",
+    ),
+    "nothing changed": ("SELECT 1", "the last two batches gave rows and changed none"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), ENDLESS.values(), ids=ENDLESS)
+def test_a_statement_that_would_not_end_is_stopped(project: Project, text: str, said: str) -> None:
+    table(project, 100)
+    project.write("001_a.sql", f"{REPEAT}{text};\n")
+    done = project.invoke("db.migrate-run", timeout=120)
+    assert done.returncode == 2, done.output
+    assert "001_a.sql:3:1: " in done.stderr
+    assert said in " ".join(done.stderr.split())
+    if text.startswith("UPDATE"):
+        assert "nothing behind its SET names what it sets" in done.stdout
+    project.write("001_a.sql", REPEAT + FILL.format(30))
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+
+
+def test_many_batches_of_the_same_size_are_not_taken_for_endless(project: Project) -> None:
+    """Each batch of as many rows as the one before, on a table that was never analyzed."""
+    table(project, 600)
+    project.write("001_a.sql", REPEAT + FILL.format(2))
+    done = project.invoke("db.migrate-run", "--json", timeout=120)
+    assert done.returncode == 0, done.output
+    assert each_once(project)
+    assert batched(done)[0]["filename"] == "001_a.sql"
+
+
+def test_a_batch_that_waits_for_a_lock_is_given_up_and_tried_again(project: Project) -> None:
+    table(project, 100)
+    project.write("001_a.sql", REPEAT + FILL.format(30))
+    env = {"MIGRATIONS_LOCK_TIMEOUT": "100ms", "PYTHONUNBUFFERED": "1"}
+    with project.cluster.connect(project.database, autocommit=False) as other:
+        other.execute("SELECT FROM t WHERE id = 45 FOR UPDATE")
+        process = mixed.start(project, env)
+        mixed.wait_for_line(process, "waits for a lock")
+        assert progress(project) == [(0, 30, 1)]
+        other.rollback()
+    said = mixed.ended(process)
+    assert process.returncode == 0, said
+    assert "100 rows in 4 batches" in said
+    assert each_once(project)
+
+
+def test_two_runs_at_once_do_each_row_once(project: Project, pgbouncer: PgBouncer) -> None:
+    """Without the lock of turns; one sees the session of the other, and one does not."""
+    table(project, 200)
+    project.write(
+        "001_a.sql", f"{HEAD}-- migrate: repeat until 0 rows, pause 20ms\n{FILL.format(5)}"
+    )
+    urls = (project.url, pgbouncer.url(project.database), pgbouncer.url(project.database))
+    runs = [mixed.start(project, {"MIGRATIONS_GUARD": "off", "DATABASE_URL": url}) for url in urls]
+    for run in runs:
+        said = mixed.ended(run)
+        assert run.returncode == 0, said
+    assert each_once(project)
+    assert project.executed() == ["001_a.sql"]
+
+
+def test_a_statement_that_changes_its_own_progress_is_rolled_back(project: Project) -> None:
+    table(project, 10)
+    text = "WITH x AS (DELETE FROM migrations_unfinished RETURNING 1 AS one)\n"
+    project.write("001_a.sql", f"{REPEAT}{text}{FILL.format(5)}")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 2, done.output
+    assert "this changes the ledger's progress table itself" in done.stderr
+    assert progress(project) == [(0, 0, 0)]
+    assert scalar(project, "SELECT count(v) FROM t") == 0
