@@ -39,6 +39,19 @@ def progress(project: Project) -> list[tuple[Any, ...]]:
         return conn.execute(query).fetchall()
 
 
+def agree(project: Project) -> None:
+    """Assert that as many rows are done as the progress says, and none twice."""
+    with project.cluster.connect(project.database, autocommit=False) as conn:
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        begun = conn.execute("SELECT to_regclass('migrations_unfinished')").fetchone() != (None,)
+        ((done, times),) = conn.execute("SELECT count(v), max(times) FROM t").fetchall()
+        known = conn.execute("SELECT rows FROM migrations_unfinished").fetchall() if begun else []
+        recorded = begun and conn.execute("SELECT filename FROM migrations").fetchall()
+        (rows,) = conn.execute("SELECT count(*) FROM t").fetchone() or (0,)
+    assert times <= 1
+    assert done == (rows if recorded else sum(number for (number,) in known))
+
+
 def batched(done: Result) -> list[dict[str, Any]]:
     events = [json.loads(line) for line in done.stdout.splitlines()]
     return [event for event in events if event["event"] == "batched"]

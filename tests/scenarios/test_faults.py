@@ -25,6 +25,7 @@ from db.settings import from_values
 from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy
 from tests.scenarios import mixed
+from tests.scenarios import test_batches as batches
 from tests.scenarios.test_engine import running, scalar, wait_for
 from tests.servers import Cluster, temporary_folder
 
@@ -157,7 +158,45 @@ def test_a_link_that_swallows_packets_is_noticed_and_made_again(
     mixed.complete(project)
 
 
-# 5. What the server runs out of
+# 5. A statement that is repeated
+
+
+@pytest.mark.rounds(25)
+def test_batches_that_are_cut_off_anywhere(project: Project, proxy: Proxy, seed: int) -> None:
+    """Four blows a round. At each moment as many rows are done as the progress says, each once."""
+    rng = random.Random(f"batches {seed}")
+    batches.table(project, 3000)
+    repeat = f"{batches.HEAD}-- migrate: repeat until 0 rows, pause {rng.choice([0, 5, 20])}ms\n"
+    project.write("001_a.sql", repeat + batches.FILL.format(rng.randint(5, 15)))
+    env = {"DATABASE_URL": project.cluster.url(project.database, port=proxy.port)}
+    terminate = _WORKERS.format(function="pg_terminate_backend").encode()
+    for _ in range(4):
+        process = mixed.start(project, env)
+        if rng.random() < 0.8 and process.stdout is not None:
+            while (line := process.stdout.readline()) and " rows  " not in line:
+                pass
+        time.sleep(rng.uniform(0, 0.4))
+        blow = rng.choice(["kill", "kill", "terminate", "cut"])
+        if blow == "terminate":
+            with project.cluster.connect() as conn:
+                conn.execute(terminate, [project.database, False])
+        elif blow == "cut":
+            proxy.reset_counters()
+            proxy.cut_after(**{rng.choice(["up", "down"]): rng.randint(0, 4000)})
+            time.sleep(rng.uniform(0, 0.3))
+            proxy.resume()
+        time.sleep(rng.uniform(0, 0.2))
+        process.kill()
+        said = mixed.ended(process)
+        assert "Traceback" not in said, said
+        batches.agree(project)
+    done = project.invoke("db.migrate-run", timeout=120)
+    assert done.returncode == 0, done.output
+    assert batches.each_once(project)
+    assert project.executed() == ["001_a.sql"]
+
+
+# 6. What the server runs out of
 
 
 @contextlib.contextmanager
@@ -276,7 +315,7 @@ def test_a_statement_that_times_out_or_runs_out_of_memory(
     mixed.next_run_completes(project)
 
 
-# 6. The ledger
+# 7. The ledger
 
 
 @pytest.mark.parametrize("mode", ["ACCESS EXCLUSIVE", "SHARE"])
