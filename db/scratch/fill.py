@@ -76,7 +76,7 @@ def _dumped(target: Target, conn: Connection, scratch: Scratch) -> bytes:
 
 
 def _copy_rows(conn: Connection, there: Connection, book: Ledger) -> None:
-    names = [book.table, *([f"{book.table}_unfinished"] if book.has_unfinished else [])]
+    names = [book.table, *([f"{book.table}_unfinished"] if book.unfinished else [])]
     for name in names:
         table = sql.Identifier(book.schema, name)
         with conn.cursor() as cursor:
