@@ -22,6 +22,7 @@ import pytest
 from db.errors import Diagnostic, FilesError, Interrupted, Location, SettingsError, StatementFailed
 from db.events import (
     Applied,
+    Batched,
     Blocker,
     Connected,
     Event,
@@ -258,6 +259,14 @@ def test_progress_is_a_plain_line_now_and_then(capsys: pytest.CaptureFixture[str
     for event in events:
         report.event(event)
     assert len(capsys.readouterr().out.splitlines()) == 10
+
+
+def test_batches_are_a_line_that_says_how_far_and_why_slowly(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    event = Batched(INDEX, 12_400_000, 2480, 5210.4, 38.2, 3.0, "VACUUM works on t")
+    out = shown(capsys, event, event)
+    assert out == f"  {INDEX}  12,400,000 rows  5,210/s  38 %  VACUUM works on t\n"
 
 
 def test_a_wait_and_a_lost_connection_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:

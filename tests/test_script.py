@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from db.errors import FilesError, ScriptError
 from db.sql import checksum, lexer
-from db.sql.kinds import NOT_IN_TRANSACTION, IndexTarget, concurrent_index
+from db.sql.kinds import (
+    NOT_IN_TRANSACTION,
+    IndexTarget,
+    changed,
+    concurrent_index,
+    sets_blindly,
+)
+from db.sql.repeat import Repeat
 from db.sql.script import Directives, Script
 
 
@@ -343,6 +350,8 @@ def test_durations_are_written_as_in_postgresql(value: str, ms: int) -> None:
 
 INDEX = "CREATE INDEX CONCURRENTLY i ON t (a);"
 OUTSIDE = "-- migrate: no-transaction\n"
+REPEAT = f"{OUTSIDE}-- migrate: repeat until 0 rows"
+UPDATE = "UPDATE t SET a = 1"
 OUTSIDE_ONLY = NOT_IN_TRANSACTION - {"CREATE DATABASE", "DROP DATABASE"}
 REFUSED = {
     "unknown directive": ("-- migrate: no-transactoin", "1:13", "Did you mean no-transaction?"),
@@ -367,6 +376,55 @@ REFUSED = {
         f"{OUTSIDE}SELECT 1;\n-- migrate: outside, lock-timeout=1s\nSELECT 2",
         "3:1",
         "top of the",
+    ),
+    "repeat until one": (f"{REPEAT.replace('0', '1')}\n{UPDATE}", "2:1", "which is: until 0 rows"),
+    "repeat, misspelled": (
+        f"{REPEAT.replace('repeat', 'repaet')}\n{UPDATE}",
+        "2:13",
+        "mean repeat?",
+    ),
+    "repeat, misspelled, late": (
+        f"{OUTSIDE}SELECT 1;\n-- migrate: repaet until 0 rows\n{UPDATE}",
+        "3:1",
+        "Only outside and",
+    ),
+    "repeat, unknown option": (f"{REPEAT}, paus=1s\n{UPDATE}", "2:34", "Did you mean pause?"),
+    "repeat, bad duration": (f"{REPEAT}, max-lag 5y\n{UPDATE}", "2:34", "max-lag needs a duration"),
+    "repeat, no option": (f"{REPEAT},\n{UPDATE}", "2:33", "an option has no name"),
+    "repeat, twice": (f"{REPEAT}, pause 1s, pause 2s\n{UPDATE}", "2:44", "pause is there twice"),
+    "repeat at the end": (f"{OUTSIDE}SELECT 1;\n-- migrate: repeat until 0 rows", "3:1", "follows"),
+    "repeat behind": (
+        f"{OUTSIDE}SELECT 1; -- migrate: repeat until 0 rows\nx",
+        "2:11",
+        "of its own",
+    ),
+    "repeat in a transaction": (
+        "-- migrate: repeat until 0 rows\nTABLE t",
+        "1:1",
+        "no-transaction",
+    ),
+    "repeat in a block": (
+        f"{OUTSIDE}BEGIN;\n-- migrate: repeat until 0 rows\n{UPDATE}; END",
+        "3:1",
+        "block",
+    ),
+    "repeat and outside": (f"{REPEAT}\n-- migrate: outside\n{UPDATE}", "3:1", "Delete one"),
+    "repeat beside": (
+        f"-- migrate: no-transaction, repeat until 0 rows\n{UPDATE}",
+        "1:29",
+        "of its own",
+    ),
+    "repeat of psql": (f"{REPEAT}\n\\restrict x", "3:1", "command of psql"),
+    "repeat VACUUM": (f"{REPEAT}\nVACUUM", "2:1", "no number of rows"),
+    "repeat skips": (
+        f"{REPEAT}\n{UPDATE} WHERE a IN (SELECT a FROM t FOR UPDATE skip  locked)",
+        "3:1",
+        "SKIP",
+    ),
+    "repeat INSERT": (
+        f'{REPEAT}\nINSERT INTO "S" . t SELECT * FROM u',
+        "3:1",
+        "the same rows again",
     ),
     "dbmate up": ("-- migrate:up\nSELECT 1", "1:1", "Delete this line"),
     "dbmate option": ("-- migrate:up transaction:false", "1:1", "-- migrate: no-transaction"),
@@ -477,6 +535,37 @@ def test_a_statement_says_that_it_runs_outside_a_transaction() -> None:
         (b"SELECT 2", True),
     ]
     assert script.directives == Directives(transaction=False)
+
+
+def test_a_statement_says_that_it_is_repeated() -> None:
+    moves = "WITH x AS (DELETE FROM q RETURNING *) INSERT INTO t SELECT * FROM x"
+    keeps = "INSERT INTO t SELECT * FROM u ON CONFLICT DO NOTHING"
+    text = (
+        f"{REPEAT}, pause 1s,max-lag=5s , BATCH-TIME 2s\n-- x\n{UPDATE};\n{UPDATE};\n"
+        f"--MIGRATE: Repeat  until 0 rows\n{moves};\n-- migrate: repeat until 0 rows\n{keeps}"
+    )
+    script = Script(text.encode())
+    script.check()
+    assert [unit.repeat for unit in script.units()] == [
+        Repeat(1000, 5000, 2000), None, Repeat(100, None, 1000), Repeat(),
+    ]  # fmt: skip
+    assert all(unit.transactional for unit in script.units())
+    tables = [changed(script.sql(found)) for found in script.statements()]
+    assert tables == [("UPDATE", "t"), ("UPDATE", "t"), ("INSERT", "t"), ("INSERT", "t")]
+
+
+@pytest.mark.parametrize(
+    ("sql", "blind"),
+    [
+        ("UPDATE t SET v = 1, w = 2 WHERE id IN (SELECT id FROM t ORDER BY id LIMIT 5)", True),
+        ('UPDATE t SET v = 1 WHERE id IN (SELECT id FROM t WHERE t."v" IS NULL LIMIT 5)', False),
+        ("UPDATE t SET v = f(v, w = v), w = 2 FROM u WHERE u.id = t.id AND w < 2", False),
+        ("UPDATE t SET (v, w) = (1, 2)", False),
+        ("WITH q AS (DELETE FROM q RETURNING id) UPDATE t SET v = 1 FROM q", False),
+    ],
+)
+def test_an_update_that_does_not_look_at_what_it_sets_is_known(sql: str, blind: bool) -> None:
+    assert sets_blindly(sql.encode()) is blind
 
 
 def test_quoted_text_that_looks_like_a_directive_is_left_alone() -> None:

@@ -30,6 +30,10 @@ FILES = {
         f"CREATE INDEX {THEIRS} CONCURRENTLY plain_name ON public.plain (name);\n"
         f"UPDATE {THEIRS} public.plain SET name = 'z';\n"
         f"VACUUM {THEIRS} public.plain;\n"
+        "-- migrate: repeat until 0 rows, pause 0ms, max-lag 5s\n"
+        f"UPDATE {THEIRS} public.plain SET name = 'y' WHERE name = 'z';\n"
+        "-- migrate: repeat until 0 rows, pause 0ms\n"
+        f"SELECT {THEIRS} 1 WHERE false;\n"
     ),
     "006_undone.sql": f"CREATE TABLE {THEIRS} public.undone (id int);\n",
     "006_undone.down.sql": f"DROP TABLE {THEIRS} public.undone;\n",

@@ -236,6 +236,12 @@ def test_psql_runs_what_plan_shows_as_sql_to_the_same_end(project: Project, bina
         "-- migrate: no-transaction\nBEGIN;\nCREATE TABLE c (id int);\nCOMMIT;\n"
         "CREATE INDEX CONCURRENTLY i ON base (id);\n",
     )
+    project.write(
+        "004_batches.sql",
+        "-- migrate: no-transaction\n-- migrate: repeat until 0 rows, pause 0ms\n"
+        "UPDATE base SET word = '$repeated$' -- x\nWHERE id IN (SELECT id FROM base "
+        "WHERE word IS DISTINCT FROM '$repeated$' LIMIT 1);\n",
+    )
     project.write("003_isolated.sql", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;\nTABLE base;")
     done = project.invoke("db.plan", "--sql")
     assert done.returncode == 0, done.output
@@ -244,12 +250,12 @@ def test_psql_runs_what_plan_shows_as_sql_to_the_same_end(project: Project, bina
     psql = [str(binaries / "psql"), "-X", "-q", "-o", "/dev/null", "-f", "-", project.url]
     ran = subprocess.run(psql, input=done.stdout, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
-    files = ["001_copy.sql", "002_index.sql", "003_isolated.sql"]
+    files = ["001_copy.sql", "002_index.sql", "003_isolated.sql", "004_batches.sql"]
     assert project.executed() == ["schema.sql", *files]
     assert project.invoke("db.status", "--check").returncode == 0
-    assert "as they were executed: 3" in project.invoke("db.verify").stdout
+    assert "as they were executed: 4" in project.invoke("db.verify").stdout
     with project.cluster.connect(project.database) as conn:
-        assert conn.execute("SELECT word FROM base ORDER BY id").fetchall() == [("grün",), (None,)]
+        assert conn.execute("SELECT word FROM base ORDER BY id").fetchall() == [("$repeated$",)] * 2
 
 
 def test_sql_of_a_refused_file_is_not_shown(project: Project) -> None:
