@@ -36,8 +36,9 @@ _SIZE = (
 sized (pages, filled, counted) AS (
     SELECT pg_catalog.pg_relation_size(c.oid)
            OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::pg_catalog.int8,
-           c.reltuples::pg_catalog.float8
-           OPERATOR(pg_catalog./) nullif(c.relpages, 0)::pg_catalog.float8,
+           CASE WHEN c.relpages OPERATOR(pg_catalog.>) 0
+                THEN c.reltuples::pg_catalog.float8
+                     OPERATOR(pg_catalog./) c.relpages::pg_catalog.float8 END,
            c.reltuples OPERATOR(pg_catalog.>) 0::pg_catalog.float4
     FROM pg_catalog.pg_class AS c JOIN tree ON c.oid OPERATOR(pg_catalog.=) tree.oid)
 SELECT pg_catalog.format('%I.%I', n.nspname, c.relname),

@@ -73,7 +73,7 @@ class Progress(NamedTuple):
 
 def batched(units: Sequence[Progress]) -> str:
     """Return what stands of the repeated statement that a file has come to, or nothing."""
-    return next((u.shown for u in units if u.batches is not None and not u.finished), "")
+    return next((u.shown for u in units if u.batches and not u.finished), "")
 
 
 class Entry(NamedTuple):

@@ -31,7 +31,7 @@ FILES = {
         f"UPDATE {THEIRS} public.plain SET name = 'z';\n"
         f"VACUUM {THEIRS} public.plain;\n"
         "-- migrate: repeat until 0 rows, pause 0ms, max-lag 5s\n"
-        f"UPDATE {THEIRS} public.plain SET name = 'y' WHERE name = 'z';\n"
+        f"UPDATE {THEIRS} public.plain SET name = 'y' WHERE name OPERATOR(pg_catalog.=) 'z';\n"
         "-- migrate: repeat until 0 rows, pause 0ms\n"
         f"SELECT {THEIRS} 1 WHERE false;\n"
     ),
