@@ -11,9 +11,10 @@ import pytest
 from tests.conftest import Project, Result
 from tests.scenarios import mixed
 from tests.scenarios.test_engine import scalar
-from tests.scenarios.test_units import HEAD, execute, unfinished
+from tests.scenarios.test_units import execute, unfinished
 from tests.servers import PgBouncer
 
+HEAD = "-- migrate: no-transaction\n"
 REPEAT = f"{HEAD}-- migrate: repeat until 0 rows, pause 0ms\n"
 FILL = "UPDATE t SET v = 1 WHERE id IN (SELECT id FROM t WHERE v IS NULL ORDER BY id LIMIT {})\n"
 TABLE = (

@@ -20,8 +20,10 @@ from db.errors import ConnectionFailed, StatementFailed
 from db.server import postmaster
 from tests.conftest import MakeCluster, MakePgpool, Project
 from tests.proxy import Proxy
+from tests.scenarios import mixed
+from tests.scenarios import test_batches as batches
 from tests.scenarios.test_engine import agree, many, running, scalar, wait_for
-from tests.servers import SUPERUSER, Cluster, PgBouncer, free_port, temporary_folder
+from tests.servers import DEPLOY, SUPERUSER, Cluster, PgBouncer, free_port, temporary_folder
 
 _ENDS_ITSELF = "SELECT pg_terminate_backend(pg_backend_pid());"
 # A crash without a compiler: the process that executes this gets SIGSEGV.
@@ -319,6 +321,40 @@ def test_a_failover_in_the_middle_of_a_run_is_waited_for(
         rows = conn.execute("SELECT filename FROM migrations ORDER BY id").fetchall()
     assert [name for (name,) in rows] == ["001_t1.sql", "002_t2.sql", "003_t3.sql"]
     own.cluster.start()
+
+
+def test_batches_wait_for_a_replica_that_is_behind(own: Project, standby: Standby) -> None:
+    """Also where a role may not see it: that is said once. A slot without a reader is named."""
+    batches.table(own, 90)
+    with own.cluster.connect() as conn:
+        conn.execute("SELECT pg_create_physical_replication_slot('unread', true)")
+    with psycopg.connect(standby.url("postgres"), autocommit=True) as conn:
+        conn.execute("ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
+        conn.execute("SELECT pg_reload_conf()")
+    repeat = "-- migrate: repeat until 0 rows, pause 100ms, max-lag 500ms\n"
+    own.write("001_a.sql", f"{batches.HEAD}{repeat}{batches.FILL.format(3)}")
+    process = own.popen("db.migrate-run", "--json", env={"PYTHONUNBUFFERED": "1"})
+    mixed.wait_for_line(process, "s behind, and may be 0.5 s")
+    assert batches.progress(own) < [(0, 90, 30)]
+    with psycopg.connect(standby.url("postgres"), autocommit=True) as conn:
+        conn.execute("ALTER SYSTEM RESET recovery_min_apply_delay")
+        conn.execute("SELECT pg_reload_conf()")
+    said = mixed.ended(process)
+    assert process.returncode == 0, said
+    assert batches.each_once(own)
+    with own.cluster.connect(own.database) as conn:
+        conn.execute(f"GRANT ALL ON DATABASE {own.database} TO {DEPLOY}".encode())
+        conn.execute(f"GRANT ALL ON SCHEMA public TO {DEPLOY}".encode())
+        conn.execute(f"ALTER TABLE t OWNER TO {DEPLOY}".encode())
+        conn.execute(f"ALTER TABLE migrations OWNER TO {DEPLOY}".encode())
+        conn.execute(f"ALTER TABLE migrations_unfinished OWNER TO {DEPLOY}".encode())
+    again = batches.FILL.format(50).replace("v = 1", "v = 2").replace("NULL", "DISTINCT FROM 2")
+    own.write("002_b.sql", f"{batches.HEAD}{repeat}{again}")
+    url = own.cluster.url(own.database, role=DEPLOY)
+    done = own.invoke("db.migrate-run", env={"DATABASE_URL": url})
+    assert done.returncode == 0, done.output
+    assert done.stdout.count("how far replicas are behind is hidden from this role") == 1
+    assert "nobody reads the replication slot unread" in done.stdout
 
 
 def test_a_commit_that_waits_for_a_standby_says_so_and_can_be_interrupted(own: Project) -> None:

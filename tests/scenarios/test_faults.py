@@ -166,7 +166,7 @@ def test_batches_that_are_cut_off_anywhere(project: Project, proxy: Proxy, seed:
     """Four blows a round. At each moment as many rows are done as the progress says, each once."""
     rng = random.Random(f"batches {seed}")
     batches.table(project, 3000)
-    repeat = f"{batches.REPEAT}-- migrate: repeat until 0 rows, pause {rng.choice([0, 5, 20])}ms\n"
+    repeat = f"{batches.HEAD}-- migrate: repeat until 0 rows, pause {rng.choice([0, 5, 20])}ms\n"
     project.write("001_a.sql", repeat + batches.FILL.format(rng.randint(5, 15)))
     env = {"DATABASE_URL": project.cluster.url(project.database, port=proxy.port)}
     terminate = _WORKERS.format(function="pg_terminate_backend").encode()
