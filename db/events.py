@@ -173,7 +173,7 @@ class Work(NamedTuple):
     """What a statement does to a table that was there before.
 
     `what`: reads, indexes, rewrites (bytes), empties, changes (rows). `amount` is None where that
-    is unknown; `most`: it may be less.
+    is unknown; `most`: it may be less. `under`: the strongest lock that is held meanwhile.
     """
 
     schema: str
@@ -181,6 +181,7 @@ class Work(NamedTuple):
     what: str
     amount: int | None
     most: bool
+    under: str = ""
 
 
 class Rehearsed(NamedTuple):

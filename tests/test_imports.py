@@ -36,7 +36,7 @@ FLOORS = {
     "scratch": ["clusters", "database", "fill", "files", "objects", "beside", "again"],
     "rehearsal": [
         *("locks", "seen", "measured", "outside", "run", "sizes", "charges", "findings"),
-        *("told", "roles", "schema", "undone", "stage"),
+        *("told", "roles", "undone", "stage"),
     ],
     "fleets": ["roster", "capacity", "tally", "crew"],
     "clones": ["server", "template", "leftovers", "pool", "databases"],

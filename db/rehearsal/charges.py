@@ -75,9 +75,9 @@ def charge(did: Did, there: There, sizes: Mapping[Name, Size], plan: Plan | None
     for part in parts:
         total = total and total.plus(_seconds(part))
     changed = frozenset(part.table for part in parts if part.what == "changes")
-    return Charge(
-        did, tuple(parts), total, changed if _LOCKS_ROWS.search(did.head) else frozenset()
-    )
+    # A batch keeps its rows for a moment only.
+    keeps = _LOCKS_ROWS.search(did.head) and not did.repeats
+    return Charge(did, tuple(parts), total, changed if keeps else frozenset())
 
 
 def _seconds(part: Part) -> Seconds | None:

@@ -39,6 +39,7 @@ class Did(NamedTuple):
     text: bytes
     transaction: int
     outside: bool = False
+    repeats: bool = False  # in batches, each a transaction
     path: tuple[str, ...] = ()  # where its unqualified names lead to
     locks: tuple[Lock, ...] = ()  # newly held
     released: frozenset[Lock] = frozenset()  # by a ROLLBACK TO

@@ -156,6 +156,7 @@ class Rehearsal(Run):
             script.sql(found),
             self._transactions,
             outside,
+            found.mark is not None and found.mark.repeats,
             after.path,
         )
         done = measured.did(base, before, after, self._there)

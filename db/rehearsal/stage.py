@@ -19,17 +19,20 @@ from ..events import (
 )
 from ..files.folder import Migration
 from ..files.plan import SCHEMA, Goal
+from ..scratch import objects
 from ..scratch.database import Scratch
+from ..scratch.objects import Object
 from ..server import ours
 from ..server.ours import Connection
 from ..sql.script import Script
-from . import charges, findings, roles, schema, seen, sizes, told, undone
+from . import charges, findings, roles, seen, sizes, told, undone
 from .measured import Did, There
 from .run import Rehearsal
 
 T = TypeVar("T")
 _NAME = "migrations rehearsal"
 _LASTS = (Progress, Retrying, Waiting)
+_SNAPSHOT = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _NOTHING = "This was on a copy. Nothing was executed on the target."
 
 
@@ -67,7 +70,7 @@ class Stage:
                     roles.remove(conn, self._roles, did)
 
     def _play(self, goal: Goal, todo: Sequence[Migration], longest_s: float) -> Outcome:
-        before = dict[str, str]()
+        before = dict[str, dict[Object, str]]()
         statements, found, tried = list[Rehearsed](), list[Finding](), list[Undone]()
         names = [migration.filename for migration in todo]
         later = undone.undoable(self._scratch.settings, names)
@@ -131,7 +134,7 @@ class Stage:
             told.finding(each, self._there)
             for each in findings.find(charged, self._there, longest_s)
         ]
-        statements = [told.statement(each, self._there) for each in charged]
+        statements = list(told.statements(charged, self._there))
         for migration in part:
             name = migration.filename
             with Script.open(migration.path, migration.shown) as script:
@@ -159,14 +162,18 @@ class Stage:
         sized |= sizes.sizes(target, read)
         return [charges.charge(each, there, sized, planned.get(id(each))) for each in did]
 
-    def _dumped(self) -> str:
-        return schema.dumped(self._scratch.target, self._scratch.major, self._own)
+    def _dumped(self) -> dict[Object, str]:
+        target = self._scratch.target
+        with target.once(_NAME) as conn, ours.transaction(conn, _SNAPSHOT):
+            book = place.find(conn, self._scratch.settings.ledger)
+            return objects.dumped(target, conn, book, state=_NOTHING)
 
-    def _undo(self, filename: str, before: str) -> Undone:
+    def _undo(self, filename: str, before: dict[Object, str]) -> Undone:
         """Undo a file, and return how the schema differs from what it was `before` that."""
         try:
             down = self._drive(undone.undo(self._scratch, filename))
-            return Undone(filename, down.shown, schema.differences(before, self._dumped()))
+            differing = objects.compare(before, self._dumped())
+            return Undone(filename, down.shown, tuple(map(undone.said, differing)))
         except StatementFailed as failed:
             failed.outcome = _NOTHING
             failed.advice = (_NOTHING, *failed.advice[1:])

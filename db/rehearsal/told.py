@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from ..events import Finding, Rehearsed, TableLock, Work
 from . import findings
 from .charges import Charge, Part
+from .locks import strength
 from .measured import Lock, There
 
 
-def statement(charge: Charge, there: There) -> Rehearsed:
-    """Return what a statement would do."""
+def statements(charged: Sequence[Charge], there: There) -> Iterator[Rehearsed]:
+    """Yield what each statement would do, under the locks of those before it."""
+    held, transaction = set[Lock](), 0
+    for charge in charged:
+        did = charge.did
+        if did.transaction != transaction:
+            held, transaction = set(), did.transaction
+        held = held - did.released | set(did.locks)
+        yield _statement(charge, there, held)
+
+
+def _statement(charge: Charge, there: There, held: Collection[Lock]) -> Rehearsed:
     did, seconds = charge.did, charge.seconds
     return Rehearsed(
         did.filename,
@@ -19,7 +30,7 @@ def statement(charge: Charge, there: There) -> Rehearsed:
         did.head,
         not did.outside,
         tuple(dict.fromkeys(_lock(lock, there) for lock in did.locks)),
-        tuple(_works(charge, there)),
+        tuple(_works(charge, there, held)),
         seconds and seconds.low,
         seconds and seconds.high,
     )
@@ -29,7 +40,7 @@ def _lock(lock: Lock, there: There) -> TableLock:
     return TableLock(*there.name(there.top(lock.relation)), lock.mode, lock.of_index)
 
 
-def _works(charge: Charge, there: There) -> Iterator[Work]:
+def _works(charge: Charge, there: There, held: Collection[Lock]) -> Iterator[Work]:
     """Yield the works; those on partitions together, as on the table that they are of."""
     parts: dict[tuple[int, str], list[Part]] = {}
     for part in charge.parts:
@@ -37,7 +48,9 @@ def _works(charge: Charge, there: There) -> Iterator[Work]:
     for (table, what), same in parts.items():
         known = [part.amount for part in same if part.amount is not None]
         amount = sum(known) if len(known) == len(same) else None
-        yield Work(*there.name(table), what, amount, any(part.most for part in same))
+        modes = [k.mode for k in held if there.top(k.relation) == table and not k.of_index]
+        under = max(modes, key=strength, default="")
+        yield Work(*there.name(table), what, amount, any(part.most for part in same), under)
 
 
 def finding(found: findings.Finding, there: There) -> Finding:

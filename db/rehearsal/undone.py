@@ -6,12 +6,18 @@ from collections.abc import Generator, Sequence
 
 from ..engine.rollback import Rollback
 from ..errors import FilesError
-from ..events import Event
+from ..events import Difference, Event
 from ..files.folder import Migration, load
 from ..scratch.database import Scratch
 from ..settings import Settings
 
 _DOWN = ".down.sql"
+_STATES = {
+    "missing": "is gone",
+    "unexpected": "is left",
+    "differs": "is not as it was",
+    "order": "has its columns in another order",
+}
 
 
 def companion(settings: Settings, filename: str) -> Migration | None:
@@ -39,3 +45,16 @@ def undo(scratch: Scratch, filename: str) -> Generator[Event, None, Migration]:
         raise FilesError(f"What undoes {filename} is gone.", "Leave it as it is for so long.")
     yield from Rollback(scratch.target, scratch.settings, [down]).events()
     return down
+
+
+def said(differing: Difference) -> str:
+    """Return in one line how an object is not what it was before the file."""
+    place = f"{differing.schema}." if differing.schema else ""
+    name = f"{differing.kind.lower()} {place}{differing.name}"
+    stands = f"{name} {_STATES[differing.state]}"
+    lines = [
+        f"{word} {' '.join(each[0].split())}"
+        for word, each in (("was", differing.expected), ("is", differing.found))
+        if differing.state == "differs" and each
+    ]
+    return f"{stands}: {'; '.join(lines)}" if lines else stands

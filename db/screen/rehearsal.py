@@ -51,7 +51,7 @@ def _row(each: e.Rehearsed) -> Iterator[tuple[str, str, str, str]]:
         return
     names = dict.fromkeys([named(lock) for lock in each.locks] + [named(w) for w in each.work])
     for name in names:
-        lock = strongest(each.locks, name)
+        lock = strongest(each.locks, name) or _under(each.work, name)
         yield place, text, f"{lock} {name}" if lock else name, worked(each, name)
         place = text = ""
 
@@ -60,6 +60,11 @@ def strongest(locks: Iterable[e.TableLock], name: str) -> str:
     """Return the strongest, which is the first, lock on a table; or else on its indexes."""
     own = [lock for lock in locks if named(lock) == name]
     return next((lock.mode for lock in sorted(own, key=lambda lock: lock.of_index)), "")
+
+
+def _under(works: Iterable[e.Work], name: str) -> str:
+    """Return the lock that an earlier statement has taken."""
+    return next((work.under for work in works if named(work) == name), "")
 
 
 def worked(each: e.Rehearsed, name: str) -> str:
@@ -103,7 +108,7 @@ def finding(found: e.Finding, width: int | None) -> Iterator[str]:
 def lasting(found: e.Finding) -> str:
     """Return how long, as a range."""
     if found.low_s is None or found.high_s is None:
-        return "as long as it is large"
+        return "how long depends on its size"
     return between(found.low_s, found.high_s)
 
 
