@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.scenarios.test_ends import Standby
-from tests.servers import SUPERUSER
+from tests.servers import SUPERUSER, programs
 
 from ..case import Case, Column, Program, Sample, Samples, Target
 from ..peers import OURS, PEERS, PSQL
@@ -23,7 +23,6 @@ from ..session import Bench
 
 NAME, ONE, LOOP, QUIET = "batches", f"{PSQL}, one UPDATE", f"{PSQL}, a loop", "no backfill"
 _ROWS, _BATCH, _CLIENTS, _RATE = 300_000, 5000, 4, 200
-_PGBENCH = Path("/usr/lib/postgresql/15/bin/pgbench")
 _SETTLE_S = 2.0  # of the application alone, before and behind
 _UPDATE = "UPDATE contacts SET region = 'eu' WHERE region IS NULL"
 _SOME = f"{_UPDATE} AND id IN (SELECT id FROM contacts WHERE region IS NULL ORDER BY id LIMIT"
@@ -97,12 +96,21 @@ def _once(bench: Bench, name: str, turn: int) -> Sample:
 def _application(bench: Bench, database: str, folder: Path) -> Iterator[list[float]]:
     """Have pgbench at work, so many transactions a second; yield its latencies in ms, at the end.
 
-    They count from when each was due, so that one that was late for a lock makes the next ones late.
+    They count from when each was due: one that waits for a lock makes the next ones late.
     """
     waits: list[float] = []
     script = folder / "application.sql"
     script.write_text(_APPLICATION)
-    command = [str(_PGBENCH), "-n", "-f", str(script), "-c", str(_CLIENTS), "-R", str(_RATE)]
+    command = [
+        str(programs("15") / "pgbench"),
+        "-n",
+        "-f",
+        str(script),
+        "-c",
+        str(_CLIENTS),
+        "-R",
+        str(_RATE),
+    ]
     command += ["-T", "600", "-l", "--log-prefix", str(folder / "log"), "-h", bench.cluster.host]
     command += ["-p", str(bench.cluster.port), "-U", SUPERUSER, database]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
