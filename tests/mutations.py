@@ -670,7 +670,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         OUTSIDE,
         "a run that is still at work on a statement is not waited for",
-        "        yield from _wait_for(work, number)\n",
+        "        yield from wait_for(work, number)\n",
         "        yield from work.read()\n",
         (moments("still_at_work"),),
     ),
