@@ -51,6 +51,10 @@ DATABASE_URL=postgresql://user:password@localhost:5432/name
 # MIGRATIONS_SYNC=once
 # off: do without the advisory lock that makes runs take turns
 # MIGRATIONS_GUARD=on
+# A server that disposable databases may be made on; unless set, one runs here for the moment
+# MIGRATIONS_SCRATCH=postgresql://user:password@host:5432/postgres
+# What db.drift leaves out: globs over kind and name
+# MIGRATIONS_DRIFT_IGNORE=TABLE public.tmp_*, * partman.*
 """
 _TASKS = '''\
 """Tasks of this project; `invoke --list` shows them."""
