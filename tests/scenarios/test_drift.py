@@ -8,7 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 import db
-from db import Settings
+from db import Settings, errors
+from db.events import Waiting
+from db.server import connection
+from db.server.watch import Guard
 from tests.conftest import Project
 from tests.servers import Cluster
 
@@ -176,20 +179,21 @@ def roles(cluster: Cluster) -> Iterator[None]:
     yield
 
 
-def settings(project: Project, **values: str) -> Settings:
+@pytest.fixture
+def chosen(project: Project, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The project's settings, for Python; what initdb makes is kept between tests."""
+    for name in ("XDG_CACHE_HOME", "PATH"):
+        monkeypatch.setenv(name, project.environment()[name])
+    project.write_schema("")
     schema = project.folder / "db" / "schema.sql"
-    return Settings.of(project.url, project.migrations, schema=schema, values=values)
+    return Settings.of(project.url, project.migrations, schema=schema)
 
 
 @pytest.mark.usefixtures("roles")
 def test_what_is_changed_by_hand_is_found_each_once_and_nothing_else(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    project: Project, chosen: Settings
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", project.environment()["XDG_CACHE_HOME"])
-    monkeypatch.setenv("PATH", project.environment()["PATH"])
-    project.write_schema("")
     project.write("001_made.sql", MADE)
-    chosen = settings(project)
     db.migrate(chosen)
     project.write("002_pending.sql", "CREATE TABLE pending (id int);")
     assert db.drift(chosen) == ()
@@ -216,3 +220,126 @@ def test_what_is_changed_by_hand_is_found_each_once_and_nothing_else(
     done = project.invoke("db.drift", env={"MIGRATIONS_DRIFT_IGNORE": ignore})
     assert done.returncode == 0, done.output
     assert f"left out by MIGRATIONS_DRIFT_IGNORE: {len(found)}" in done.output
+
+
+USERS = """
+CREATE TABLE users (id int PRIMARY KEY, status varchar(9) CHECK (status IN ('on', 'off')));
+CREATE VIEW active AS SELECT * FROM users WHERE status IN ('on');
+GRANT SELECT ON users TO reader;
+"""
+
+
+@pytest.mark.usefixtures("roles")
+def test_another_order_or_a_dump_and_restore_is_no_drift(
+    project: Project, chosen: Settings
+) -> None:
+    project.write("001_users.sql", USERS)
+    project.write("003_b.sql", "ALTER TABLE users ADD b int;")
+    db.migrate(chosen)
+    project.write("002_a.sql", "ALTER TABLE users ADD a int;")
+    db.migrate(chosen)
+    assert db.drift(chosen) == ()
+    done = project.invoke("db.drift")
+    assert "TABLE public.users  another order of its columns (not counted)" in done.output
+
+    dump = project.invoke("db.dump", "--force")
+    assert dump.returncode == 0, dump.output
+    notes: list[str] = []
+    listen = lambda event: notes.append(str(event))  # noqa: E731
+    assert db.drift(chosen, on_event=listen) == ()
+    assert "privileges are not compared: " in "".join(notes)
+    copy = project.cluster.create_database()
+    there = chosen._replace(parameters={**chosen.parameters, "dbname": copy})
+    db.migrate(there)
+    assert db.drift(there) == ()
+    with project.cluster.connect(copy) as conn:
+        conn.execute("ALTER TABLE users DROP CONSTRAINT users_status_check")
+    (found,) = db.drift(there)
+    assert "users_status_check" in "".join(found.expected)
+    with project.cluster.connect(copy) as conn:
+        conn.execute("ALTER TABLE users ADD CHECK (status IN ('on', 'off'))")
+
+    # A dump of a database that is ahead holds what is pending elsewhere.
+    project.write("004_c.sql", "ALTER TABLE users ADD c int;")
+    db.migrate(there)
+    dump = project.invoke("db.dump", env={"DATABASE_URL": project.cluster.url(copy)})
+    assert dump.returncode == 0, dump.output
+    notes.clear()
+    assert db.drift(chosen, on_event=listen) == ()
+    assert "holds what is pending here: 004_c.sql" in "".join(notes)
+    assert db.drift(there) == ()
+    (project.migrations / "002_a.sql").unlink()
+    assert db.drift(there) == ()  # the dump has it
+    with pytest.raises(errors.FilesError, match=r"not in the folder: 002_a\.sql"):
+        db.drift(chosen)
+
+
+OWNED = """
+CREATE SCHEMA app;
+CREATE ROLE {made};
+CREATE TABLE orders (id int);
+GRANT SELECT ON orders TO reader, {made}, {owner};
+ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT ON TABLES TO reader;
+ALTER DATABASE {database} SET work_mem = '9MB';
+"""
+
+
+@pytest.mark.usefixtures("roles")
+def test_a_replay_has_the_roles_and_settings_of_the_target(
+    project: Project, chosen: Settings
+) -> None:
+    owner, made = f"owner_{project.database}", f"made_{project.database}"
+    database = project.database
+    with project.cluster.connect(database) as conn:
+        conn.execute(f"CREATE ROLE {owner} SUPERUSER".encode())
+        conn.execute(f"GRANT USAGE ON SCHEMA public TO {owner}".encode())
+        conn.execute(f"ALTER DATABASE {database} SET search_path = app, public".encode())
+    chosen = chosen._replace(role=owner)
+    text = OWNED.format(owner=owner, made=made, database=database)
+    project.write("001_owned.sql", text)
+    project.write("002_late.sql", "CREATE TABLE late (id int); GRANT SELECT ON late TO writer;")
+    db.migrate(chosen)
+    try:
+        with project.cluster.connect(database) as conn:
+            row = conn.execute("SELECT to_regclass('app.late') IS NOT NULL").fetchone()
+            assert row == (True,)  # where the search_path of the database leads
+        assert sorted(map(str, db.drift(chosen))) == ["DATABASE SETTING search_path"]
+
+        waited: list[str] = []
+        with connection.target(chosen) as target:
+            guard = Guard(target, ("migrations:migrations", "migrations:public.migrations"))
+            assert guard.lock()
+
+            def release(event: object) -> None:
+                if isinstance(event, Waiting):
+                    waited.append(event.what)
+                    guard.close()
+
+            db.drift(chosen, on_event=release)
+        assert waited and "another run" in waited[0]
+    finally:
+        project.cluster.drop_database(database)
+        with project.cluster.connect() as conn:
+            conn.execute(f"DROP ROLE {owner}, {made}".encode())
+
+
+def test_what_cannot_be_replayed_is_said(project: Project, chosen: Settings) -> None:
+    with pytest.raises(errors.LedgerError, match="Nothing is executed here"):
+        db.drift(chosen)
+    project.write("001_seeds.sql", "CREATE TABLE seeds (id int);")
+    db.migrate(chosen)
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("INSERT INTO seeds VALUES (1)")
+    needs = "DO $$ BEGIN IF NOT EXISTS (SELECT FROM seeds) THEN RAISE 'no seeds'; END IF; END $$;"
+    project.write("002_needs.sql", needs)
+    db.migrate(chosen)
+    with pytest.raises(errors.StatementFailed, match="no seeds") as failed:
+        db.drift(chosen)
+    assert "nothing was executed on the target" in failed.value.outcome
+    assert "begins with an empty database" in str(failed.value)
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("UPDATE migrations SET checksum = 'x' WHERE filename = '001_seeds.sql'")
+    (project.migrations / "002_needs.sql").write_text("SELECT 1;")
+    notes: list[str] = []
+    assert db.drift(chosen, on_event=lambda event: notes.append(str(event))) == ()
+    assert "replayed as it is now: 001_seeds.sql, 002_needs.sql" in "".join(notes)
