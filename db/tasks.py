@@ -382,6 +382,7 @@ def rollback(
         "data": "a table whose rows go into it; may be repeated",
         "privileges": "what GRANT and ALTER DEFAULT PRIVILEGES have given goes into it",
         "force": "replace a file that db.dump has not written",
+        "check": "exit with 3 unless the file is what the migrations make; needs no database",
         **_JSON,
     },
 )
@@ -391,6 +392,7 @@ def dump(  # noqa: PLR0917  # its arguments are the command's options
     file: str = "",
     privileges: bool = False,
     force: bool = False,
+    check: bool = False,
     json: bool = False,
 ) -> None:
     """Write the database's schema to db/schema.sql.
@@ -401,9 +403,15 @@ def dump(  # noqa: PLR0917  # its arguments are the command's options
     """
     with _reporting(c, json) as report:
         from .commands import dump as command
+        from .commands import dump_check
 
-        settings = line.settings(c, report)
+        settings = line.settings(c, report, required=not check)
         path = Path(line.given("--file", file)) if file else settings.schema
+        if check and (data or privileges or force):
+            raise SettingsError("--check writes nothing: it goes with --file only.")
+        if check:
+            dump_check.check(settings, report, path)
+            return
         tables = [line.given("--data", table) for table in data]
         wanted = command.Wanted(path, tables, privileges=privileges, force=force)
         command.dump(settings, report, wanted)

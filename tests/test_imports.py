@@ -33,7 +33,7 @@ FLOORS = {
         *("state", "targets", "progress", "outside", "pace", "batches", "units", "waiting"),
         *("recovery", "account", "transaction", "runner", "rollback"),
     ],
-    "scratch": ["clusters", "database", "fill", "files", "objects", "beside", "again"],
+    "scratch": ["clusters", "database", "fill", "files", "objects", "beside", "again", "compared"],
     "rehearsal": [
         *("locks", "seen", "measured", "outside", "run", "sizes", "charges", "findings"),
         *("told", "roles", "undone", "stage"),
@@ -50,6 +50,7 @@ FLOORS = {
             "rows",
             "dump",
             "drift",
+            "dump_check",
             "rehearse",
             "fleet",
         ),

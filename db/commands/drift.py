@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
-
-from psycopg import sql
 
 from ..engine import ledger, place
 from ..engine.survey import Survey, base_schema, stand
@@ -19,11 +16,10 @@ from ..errors import CheckFailed, FilesError, LedgerError, listed
 from ..events import Difference, Note, Waiting
 from ..files import folder
 from ..files.plan import SCHEMA
-from ..scratch import again, beside, files, objects
-from ..scratch.beside import Schema
+from ..scratch import again, beside, compared, files
+from ..scratch.compared import NOTHING, Made
 from ..scratch.database import Scratch, database
 from ..scratch.objects import PRIVILEGES, Object
-from ..server import ours
 from ..server.connection import Target
 from ..server.ours import Connection
 from ..server.watch import Guard
@@ -31,9 +27,6 @@ from ..settings import Settings
 from .opened import Screen, connected, locked, read_only
 
 _SAY_AGAIN_S = 30.0
-_NOTHING = "Nothing was compared."
-_WITHOUT_PRIVILEGES = b"\n-- Not in it: privileges"
-_HEAD = 1 << 20  # bytes of a dump, in which its head is
 
 
 class Drift(NamedTuple):
@@ -46,15 +39,6 @@ class Drift(NamedTuple):
     in_order: tuple[Difference, ...]  # of nothing but the order of columns
     ignored: int
     compared: int
-
-
-class _Made(NamedTuple):
-    """What a database is made of, and the roles of its server. `without`: kinds not compared."""
-
-    schema: Schema
-    settings: Mapping[Object, str]
-    roles: set[str]
-    without: tuple[str, ...] = ()
 
 
 def drift(settings: Settings, screen: Screen) -> None:
@@ -85,20 +69,17 @@ def compare(settings: Settings, screen: Screen) -> Drift:
     with connected(settings, screen, writing=False) as (target, conn, server):
         with _still(target, conn, settings, screen), read_only(conn, server):
             survey = _stand(conn, settings, screen)
-            state = beside.schema(target, conn, survey.ledger, state=_NOTHING)
-            there = _Made(state, state.settings, again.roles(conn))
+            state = beside.schema(target, conn, survey.ledger, state=NOTHING)
+            there = Made(state, state.settings, again.roles(conn))
         made = _replayed(settings, survey, conn, screen)
         runners = {conn.info.user, settings.role}
-        expected, found = (_objects(each, runners) for each in (made, there))
-        differences = objects.compare(expected, found, without=made.without)
-        if any(d.state in ("differs", "order") for d in differences):
-            differences = _settled(differences, (made, there), runners, settings, conn)
-    kept = [d for d in differences if not _is_ignored(d, settings)]
+        found = compared.compare(made, there, runners, settings, conn)
+    kept = [d for d in found.differences if not _is_ignored(d, settings)]
     return Drift(
         tuple(d for d in kept if d.state != "order"),
         tuple(d for d in kept if d.state == "order"),
-        len(differences) - len(kept),
-        len(expected.keys() | found.keys()),
+        len(found.differences) - len(kept),
+        found.objects,
     )
 
 
@@ -130,12 +111,12 @@ def _stand(conn: Connection, settings: Settings, screen: Screen) -> Survey:
     found = stand(conn, settings)
     if not found.executed:
         raise LedgerError(
-            f"Nothing is executed here, so nothing says what the database should be. {_NOTHING}",
+            f"Nothing is executed here, so nothing says what the database should be. {NOTHING}",
             "To set it up: invoke db.migrate; if it has all already: invoke db.baseline",
         )
     if found.progress:
         raise LedgerError(
-            f"Executed in part: {listed(list(found.progress))}. {_NOTHING}",
+            f"Executed in part: {listed(list(found.progress))}. {NOTHING}",
             "Finish it first: invoke db.migrate-run",
         )
     changed = found.plan.named("changed")
@@ -148,7 +129,7 @@ def _stand(conn: Connection, settings: Settings, screen: Screen) -> Survey:
 # The replay
 
 
-def _replayed(settings: Settings, survey: Survey, conn: Connection, screen: Screen) -> _Made:
+def _replayed(settings: Settings, survey: Survey, conn: Connection, screen: Screen) -> Made:
     """Return what the base schema and the executed files make on an empty database."""
     executed = set(survey.executed)
     base = base_schema(settings)
@@ -161,14 +142,14 @@ def _replayed(settings: Settings, survey: Survey, conn: Connection, screen: Scre
             _refuse_gone(executed - recorded, survey)
             files.run(scratch, among=executed)
             without = _without(scratch, settings, base is not None, screen)
-            return _looked_at(scratch, before, without)
+            return compared.looked_at(scratch, before, without)
     # A dump of a database that was ahead of this one.
     shown = settings.shown(settings.schema)
     screen.event(Note(f"{shown} holds what is pending here: {listed(ahead, 3)}; replayed without"))
     _refuse_gone(executed, survey)
     with _empty(settings, conn, paths, screen) as (scratch, before):
         files.run(scratch, schema=False, among=executed)
-        return _looked_at(scratch, before, _without(scratch, settings, False, screen))
+        return compared.looked_at(scratch, before, _without(scratch, settings, False, screen))
 
 
 @contextmanager
@@ -191,7 +172,7 @@ def _refuse_gone(wanted: Collection[str], survey: Survey) -> None:
     if gone:
         raise FilesError(
             f"Executed, and not in the folder: {listed(gone)}. What they made cannot be told. "
-            f"{_NOTHING}",
+            f"{NOTHING}",
             "Put them back; or let a dump that has them be the base schema: invoke db.dump",
         )
 
@@ -206,63 +187,11 @@ def _without(scratch: Scratch, settings: Settings, based: bool, screen: Screen) 
     why = ""
     if not scratch.own:
         why = f"{scratch.shown} has other roles"
-    elif based and folder.is_dump(settings.schema):
-        with settings.schema.open("rb") as file:
-            if _WITHOUT_PRIVILEGES in file.read(_HEAD):
-                why = f"{settings.shown(settings.schema)} is a dump without them (--privileges)"
+    elif based and folder.is_dump(settings.schema) and folder.lacks_privileges(settings.schema):
+        why = f"{settings.shown(settings.schema)} is a dump without them (--privileges)"
     if why:
         screen.event(Note(f"privileges are not compared: {why}"))
     return PRIVILEGES if why else ()
-
-
-def _looked_at(scratch: Scratch, before: Mapping[Object, str], without: tuple[str, ...]) -> _Made:
-    """Return what is there now; what was set `before` is not the files' doing."""
-    with scratch.target.once("invoke db scratch") as conn, ours.transaction(conn, ours.LOOKING):
-        book = place.find(conn, scratch.settings.ledger)
-        schema = beside.schema(scratch.target, conn, book, state=_NOTHING)
-        own = {key: text for key, text in schema.settings.items() if before.get(key) != text}
-        return _Made(schema, own, again.roles(conn), without)
-
-
-# The comparison
-
-
-def _objects(made: _Made, runners: Collection[str], dump: bytes | None = None) -> dict[Object, str]:
-    """Return all that is compared; what the files' own roles may do is not."""
-    found = {**made.schema.objects(dump), **made.settings}
-    names = "|".join(
-        f"{re.escape(name)}|{re.escape(sql.Identifier(name).as_string(None))}"
-        for name in runners
-        if name
-    )
-    theirs = re.compile(rf"(?m)^GRANT .* TO (?:{names})(?: WITH GRANT OPTION)?;\n?")
-    for key in [key for key in found if key.kind == "ACL"]:
-        text = theirs.sub("", found.pop(key)).strip()
-        if text:
-            found[key] = text
-    return found
-
-
-def _settled(
-    differences: list[Difference],
-    both: tuple[_Made, _Made],
-    runners: Collection[str],
-    settings: Settings,
-    conn: Connection,
-) -> list[Difference]:
-    """Return those of the differences that are left when both sides are written by one server."""
-    roles = both[0].roles | both[1].roles
-    dumps = [again.dumped(made.schema, settings, conn, roles) for made in both]
-    if None in dumps:
-        return differences
-    made, there = (_objects(m, runners, dump) for m, dump in zip(both, dumps, strict=True))
-    later = {(d.kind, d.schema, d.name): d for d in objects.compare(made, there)}
-    settled = []
-    for each in differences:
-        as_before = each.state not in ("differs", "order") or each.kind in PRIVILEGES
-        found = each if as_before else later.get((each.kind, each.schema, each.name))
-        settled += [found] if found else []
-    return settled
 
 
 def _is_ignored(difference: Difference, settings: Settings) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from ..errors import FilesError, refuse
 from ..sql import checksum
@@ -138,6 +138,19 @@ def is_dump(path: Path) -> bool:
     """Return whether db.dump has written the file."""
     with path.open("rb") as file:
         return file.read(len(DUMPED)) == DUMPED
+
+
+def lacks_privileges(path: Path) -> bool:
+    """Return whether a dump says that it holds no privileges, though there were some."""
+    with path.open("rb") as file:
+        return any(line.startswith(b"-- Not in it: privileges ") for line in _head(file))
+
+
+def _head(file: BinaryIO) -> Iterator[bytes]:
+    for line in file:
+        if not line.startswith(b"--"):
+            return
+        yield line
 
 
 def dumped_ledger(path: Path) -> str | None:

@@ -92,7 +92,7 @@ def _create(target: Target, role: str) -> None:
 def _explained(failed: StatementFailed, scratch: Scratch) -> MigrationsError:
     """Return the error of a file that does not run on a new database."""
     said = failed.diagnostic
-    outcome = f"This was a replay on {scratch.shown}: nothing was executed on the target."
+    outcome = f"This was a replay on {scratch.shown}: nothing was executed elsewhere."
     if said.sqlstate in _NOT_AVAILABLE and "extension" in said.message:
         return SettingsError(
             f"{scratch.shown} lacks what {failed.filename} needs: {said.message}.",

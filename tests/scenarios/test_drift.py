@@ -335,7 +335,7 @@ def test_what_cannot_be_replayed_is_said(project: Project, chosen: Settings) -> 
     db.migrate(chosen)
     with pytest.raises(errors.StatementFailed, match="no seeds") as failed:
         db.drift(chosen)
-    assert "nothing was executed on the target" in failed.value.outcome
+    assert "nothing was executed elsewhere" in failed.value.outcome
     assert "begins with an empty database" in str(failed.value)
     with project.cluster.connect(project.database) as conn:
         conn.execute("UPDATE migrations SET checksum = 'x' WHERE filename = '001_seeds.sql'")
@@ -343,3 +343,38 @@ def test_what_cannot_be_replayed_is_said(project: Project, chosen: Settings) -> 
     notes: list[str] = []
     assert db.drift(chosen, on_event=lambda event: notes.append(str(event))) == ()
     assert "replayed as it is now: 001_seeds.sql, 002_needs.sql" in "".join(notes)
+
+
+@pytest.mark.usefixtures("roles")
+def test_a_dump_is_held_against_the_files_without_a_database(
+    project: Project, chosen: Settings
+) -> None:
+    def check(code: int) -> str:
+        done = project.invoke("db.dump", "--check", env={"DATABASE_URL": None})
+        assert done.returncode == code, done.output
+        return done.output
+
+    project.write_schema("SELECT 1;")
+    assert "was not written by db.dump" in check(2)
+    project.write("001_users.sql", USERS)
+    project.write("002_fill.sql", "INSERT INTO users VALUES (1, 'on');")
+    project.write_schema("")
+    db.migrate(chosen)
+    dump = project.invoke("db.dump", "--force")
+    assert dump.returncode == 0, dump.output
+    assert "what the files make; objects compared: " in check(0)
+    fill = project.write("002_fill.sql", "INSERT INTO users VALUES (2, 'on');")
+    assert "changed since: 002_fill.sql" in check(3)
+    fill.write_text("INSERT INTO users VALUES (1, 'on');")
+    later = project.write("003_age.sql", "ALTER TABLE users ADD age int;")
+    said = check(3)
+    assert "1 object differs; not in it: 003_age.sql" in said
+    assert "expected  age integer" in said
+    (project.migrations / "001_users.sql").unlink()  # which the dump has replaced
+    assert "no longer in the folder: 001_users.sql" in check(3)
+    later.unlink()
+    check(0)
+
+    # A base schema that the dump has overwritten is in no file.
+    project.write("001_users.sql", "ALTER TABLE base ADD age int;")
+    assert "keep that as the first file, such as 000_base.sql" in check(1)

@@ -1,0 +1,110 @@
+"""db.dump --check: whether the dump is what the files make, without a target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..engine import ledger, place
+from ..errors import CheckFailed, FilesError, StatementFailed, listed
+from ..events import Note
+from ..files import folder
+from ..files.folder import Migration
+from ..files.plan import SCHEMA, Executed
+from ..scratch import compared, files
+from ..scratch.compared import Comparison, Made
+from ..scratch.database import Scratch, database
+from ..scratch.objects import PRIVILEGES
+from ..settings import Settings
+from .opened import Screen
+
+_OVERWRITTEN = (
+    "If the dump has overwritten a base schema, keep that as the first file, such as 000_base.sql."
+)
+
+
+def check(settings: Settings, screen: Screen, path: Path) -> None:
+    """Raise `CheckFailed` unless the dump and the files make the same schema.
+
+    Both are tried on disposable databases. Raise `FilesError` if db.dump has not written the file,
+    `StatementFailed` if it or a file does not run on an empty database.
+    """
+    shown = settings.shown(path.absolute())
+    if not path.is_file() or not folder.is_dump(path):
+        raise FilesError(
+            f"{shown} was not written by db.dump, so it need not be what the files make.",
+            "Write it, from a database that has executed them: invoke db.dump --force",
+        )
+    chosen = settings._replace(schema=path, role="")
+    migrations = folder.discover(settings.folder, settings.shown(settings.folder))
+    with _empty(chosen, screen, shown) as scratch:
+        files.run(scratch, among=())
+        recorded = _recorded(scratch)
+        without = PRIVILEGES if folder.lacks_privileges(path) else ()
+        dumped = compared.looked_at(scratch)._replace(settings={}, without=without)
+    made = _made(chosen, screen, migrations, recorded)
+    found = compared.compare(made, dumped, (), chosen, None)
+    for each in found.differences:
+        screen.event(each)
+    _refuse(shown, found, migrations, recorded)
+    screen.event(Note(f"what the files make; objects compared: {found.objects}", filename=shown))
+
+
+def _refuse(
+    shown: str,
+    found: Comparison,
+    migrations: tuple[Migration, ...],
+    recorded: dict[str, Executed],
+) -> None:
+    lacking = [m.filename for m in migrations if m.filename not in recorded]
+    other = [
+        m.filename
+        for m in migrations
+        if m.filename in recorded and recorded[m.filename].checksum not in (None, m.checksum)
+    ]
+    number = sum(each.state != "order" for each in found.differences)
+    wrong = [
+        f"{number} object{'s differ' if number > 1 else ' differs'}" if number else "",
+        f"not in it: {listed(lacking)}" if lacking else "",
+        f"changed since: {listed(other)}" if other else "",
+    ]
+    if any(wrong):
+        raise CheckFailed(
+            f"{shown} is not what the files make: {'; '.join(filter(None, wrong))}.",
+            "Dump a database that has executed all of them, and nothing else:",
+            "  invoke db.reset, and then: invoke db.dump",
+        )
+
+
+def _made(
+    settings: Settings,
+    screen: Screen,
+    migrations: tuple[Migration, ...],
+    recorded: dict[str, Executed],
+) -> Made:
+    """Return what the files make: on an empty database, or behind a dump that has replaced some."""
+    gone = sorted(recorded.keys() - {SCHEMA, *(m.filename for m in migrations)})
+    if gone:
+        said = f"no longer in the folder: {listed(gone, 3)}; only what is behind them is checked"
+        screen.event(Note(said))
+    with _empty(settings, screen, "the files") as scratch:
+        try:
+            files.run(scratch, schema=bool(gone))
+        except StatementFailed as failed:
+            if not gone:
+                failed.advice += (_OVERWRITTEN,)
+            raise
+        return compared.looked_at(scratch)._replace(settings={})
+
+
+@contextmanager
+def _empty(settings: Settings, screen: Screen, what: str) -> Iterator[Scratch]:
+    with database(settings) as empty:
+        screen.event(Note(f"replaying {what} on {empty.shown}"))
+        yield files.prepared(empty, "")
+
+
+def _recorded(scratch: Scratch) -> dict[str, Executed]:
+    with scratch.target.once("invoke db scratch") as conn:
+        return ledger.read(conn, place.find(conn, scratch.settings.ledger))
