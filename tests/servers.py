@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -88,6 +89,38 @@ def installed(major: str) -> Path:
                 script.write_text(text)
                 script.chmod(0o755)
     return folder / "native" / "bin"
+
+
+def shipped(package: str) -> list[Path]:
+    """Return the SQL files of a package's schema, in their order, installed at the first call."""
+    command, inside = {
+        "procrastinate": (
+            [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target"],
+            "procrastinate/sql/migrations",
+        ),
+        "graphile-worker": (
+            [
+                "npm",
+                "install",
+                "--ignore-scripts",
+                "--no-audit",
+                "--no-fund",
+                "--silent",
+                "--prefix",
+            ],
+            "node_modules/graphile-worker/sql",
+        ),
+    }[package]
+    folder = INSTALLED / package
+    INSTALLED.mkdir(exist_ok=True)
+    with (INSTALLED / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            new = INSTALLED / f"{package}.new"
+            shutil.rmtree(new, ignore_errors=True)
+            _said(*command, str(new), package)
+            new.rename(folder)
+    return sorted((folder / inside).glob("*.sql"))
 
 
 def _install(major: str, folder: Path) -> None:

@@ -1,5 +1,13 @@
 """The cases, in the order of the page: a module each, or one for several that are alike."""
 
-from . import batches, files, fleet, rehearse, stall, testing
+from . import batches, drift, files, fleet, rehearse, stall, testing
 
-CASES = [*files.CASES, *stall.CASES, *batches.CASES, *rehearse.CASES, *testing.CASES, *fleet.CASES]
+CASES = [
+    *files.CASES,
+    *stall.CASES,
+    *batches.CASES,
+    *rehearse.CASES,
+    *drift.CASES,
+    *testing.CASES,
+    *fleet.CASES,
+]

@@ -72,6 +72,7 @@ def dump(settings: Settings, screen: Screen, wanted: Wanted) -> None:
         connected(settings, screen, writing=False) as (target, conn, server),
         read_only(conn, server),
     ):
+        major = conn.info.server_version // 10000
         book = place.find(conn, settings.ledger)
         executed = ledger.read(conn, book)
         _refuse_half(ledger.read_progress(conn, book))
@@ -81,7 +82,7 @@ def dump(settings: Settings, screen: Screen, wanted: Wanted) -> None:
     numbered = sorted(name for name in executed if folder.is_named(name))
     left_out = [*_without_rows(settings, executed), *dumped.left_out]
     recorded = ledger.dumped(book, [executed[n] for n in numbered]) if book.exists else ""
-    head = _header(book, tables, left_out)
+    head = _header(book, major, tables, left_out)
     parts = [head, *dumped.statements, recorded.encode().rstrip()]
     changed = _replace(path, b"\n\n".join(filter(None, parts)) + b"\n")
     for each in left_out:
@@ -225,8 +226,10 @@ def _does(path: Path, shown: str) -> str:
 # The file
 
 
-def _header(book: place.Ledger, tables: Sequence[rows.Table], left_out: Sequence[LeftOut]) -> bytes:
-    lines = ["-- A new database gets it: invoke db.migrate"]
+def _header(
+    book: place.Ledger, major: int, tables: Sequence[rows.Table], left_out: Sequence[LeftOut]
+) -> bytes:
+    lines = ["-- A new database gets it: invoke db.migrate", f"{folder.SERVER}{major}"]
     if book.exists:
         lines.append(f"{folder.LEDGER}{book.schema}.{book.table}")
     if tables:

@@ -100,7 +100,8 @@ def _made(
 
 @contextmanager
 def _empty(settings: Settings, screen: Screen, what: str) -> Iterator[Scratch]:
-    with database(settings) as empty:
+    major = folder.dumped_major(settings.schema)
+    with database(settings, major=major) as empty:
         screen.event(Note(f"replaying {what} on {empty.shown}"))
         yield files.prepared(empty, "")
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 NAME_LENGTH = 255  # characters: the ledger's filename column
 DUMPED = b"-- The schema, written by: invoke db.dump\n"
-LEDGER = "-- The ledger: "  # a line of the dump's head
+LEDGER = "-- The ledger: "  # lines of the dump's head
+SERVER = "-- The server: PostgreSQL "
 _NAME = re.compile(r"(?P<number>\d+)_.+\.sql", re.ASCII | re.DOTALL)
 _RULE = "Migrations are named [number]_[description].sql, such as 002_add_index_to_campaigns.sql."
 
@@ -144,6 +145,16 @@ def lacks_privileges(path: Path) -> bool:
     """Return whether a dump says that it holds no privileges, though there were some."""
     with path.open("rb") as file:
         return any(line.startswith(b"-- Not in it: privileges ") for line in _head(file))
+
+
+def dumped_major(path: Path) -> int:
+    """Return the major version of the server that a dump is of; 0 if the dump does not say it."""
+    with path.open("rb") as file:
+        for line in _head(file):
+            if line.startswith(SERVER.encode()):
+                number = line.removeprefix(SERVER.encode()).strip()
+                return int(number) if number.isdigit() else 0
+    return 0
 
 
 def _head(file: BinaryIO) -> Iterator[bytes]:

@@ -36,7 +36,10 @@ def dumped(
 
     `wanted`: the roles that it may mention, made in a cluster of its own.
     """
-    with database(settings, like) as scratch, scratch.target.once("invoke db scratch") as conn:
+    with (
+        database(settings, like, major=schema.major) as scratch,
+        scratch.target.once("invoke db scratch") as conn,
+    ):
         try:
             if scratch.own:
                 for role in set(wanted) - roles(conn):

@@ -106,19 +106,25 @@ class _Place(NamedTuple):
 
 @contextmanager
 def database(
-    settings: Settings, like: Connection | None = None, *, unset: Collection[str] = ()
+    settings: Settings,
+    like: Connection | None = None,
+    *,
+    major: int = 0,
+    unset: Collection[str] = (),
 ) -> Iterator[Scratch]:
     """Make an empty database and drop it at the end.
 
     `like` is the target's connection: the database is of the same major version, locale and
     settings (but those that are to stay `unset`), and a cluster of its own has its name and its
-    roles. What a killed process has left is removed by the next. Raise `SettingsError` if no
+    roles. Without it, it is of that `major` version, or of the newest that is here. What a killed
+    process has left is removed by the next. Raise `SettingsError` if no
     server is there for it that can hold it.
     """
     model = _Like(*ours.ask(like, _LIKE)[0]) if like else None
+    wanted = like.info.server_version // 10000 if like else major
     with ExitStack() as stack:
         try:
-            place, conn = _opened(stack, settings, like, model)
+            place, conn = _opened(stack, settings, like, model, wanted)
             name = PREFIX + secrets.token_hex(6)
             if place.own and model and not model.database.startswith("template"):
                 name = model.database
@@ -146,18 +152,18 @@ def database(
 
 
 def _opened(
-    stack: ExitStack, settings: Settings, like: Connection | None, model: _Like | None
+    stack: ExitStack, settings: Settings, like: Connection | None, model: _Like | None, wanted: int
 ) -> tuple[_Place, Connection]:
     """Return the first place that has all the extensions, and a connection to it."""
     refused: MigrationsError | None = None
     for places in (_named, _cluster, _beside):
         with ExitStack() as tried:
             try:
-                place = places(tried, settings, like)
+                place = places(tried, settings, like, wanted)
                 if place is None:
                     continue
                 conn = tried.enter_context(_connected(place))
-                _check(conn, place, like, model)
+                _check(conn, place, model, wanted)
             except SettingsError as error:
                 if settings.scratch:
                     raise
@@ -169,7 +175,7 @@ def _opened(
     raise refused
 
 
-def _named(_: ExitStack, settings: Settings, __: Connection | None) -> _Place | None:
+def _named(_: ExitStack, settings: Settings, __: Connection | None, ___: int) -> _Place | None:
     """Return the server that MIGRATIONS_SCRATCH names."""
     if not settings.scratch:
         return None
@@ -177,18 +183,20 @@ def _named(_: ExitStack, settings: Settings, __: Connection | None) -> _Place | 
     return _Place(there, f"PostgreSQL on {there.place}", own=False)
 
 
-def _cluster(stack: ExitStack, settings: Settings, like: Connection | None) -> _Place | None:
-    """Return a cluster of its own, of the target's major version or the newest here."""
+def _cluster(
+    stack: ExitStack, settings: Settings, _: Connection | None, wanted: int
+) -> _Place | None:
+    """Return a cluster of its own, of the wanted major version or the newest here."""
     from . import clusters
 
-    programs = clusters.installed(like.info.server_version // 10000 if like else 0)
+    programs = clusters.installed(wanted)
     server = stack.enter_context(clusters.running(programs))
     there = {"host": server.host, "port": str(server.port), "user": server.user}
     target = Target({**there, "dbname": "template1"}, settings.connect_timeout_s)
     return _Place(target, "embedded PostgreSQL", own=True)
 
 
-def _beside(_: ExitStack, settings: Settings, like: Connection | None) -> _Place | None:
+def _beside(_: ExitStack, settings: Settings, like: Connection | None, __: int) -> _Place | None:
     """Return the target's own server, if it is shown to be on this machine."""
     if like is None or not is_local(like):
         return None
@@ -212,15 +220,14 @@ def _connected(place: _Place) -> Iterator[Connection]:
         yield conn
 
 
-def _check(conn: Connection, place: _Place, like: Connection | None, model: _Like | None) -> None:
+def _check(conn: Connection, place: _Place, model: _Like | None, wanted: int) -> None:
     """Raise `SettingsError` if the server cannot stand for the target's."""
     if ours.ask(conn, "SELECT pg_catalog.pg_backend_pid()") != [(conn.info.backend_pid,)]:
         raise SettingsError(f"A pooler is between here and {place.shown}.", _ADVICE)
     major = conn.info.server_version // 10000
-    wanted = like.info.server_version // 10000 if like else major
-    if major != wanted:
+    if wanted and major != wanted:
         raise SettingsError(
-            f"{place.shown} is of major version {major}, and the target is PostgreSQL {wanted}.",
+            f"{place.shown} is of major version {major}, and this needs PostgreSQL {wanted}.",
             _ADVICE,
         )
     lacks = [str(name) for (name,) in ours.ask(conn, _LACKS, [model.extensions])] if model else []

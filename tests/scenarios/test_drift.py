@@ -13,7 +13,7 @@ from db.events import Waiting
 from db.server import connection
 from db.server.watch import Guard
 from tests.conftest import Project
-from tests.servers import Cluster
+from tests.servers import Cluster, shipped
 
 # One object for each thing that is done by hand later, so that no two of them meet.
 MADE = """
@@ -378,3 +378,22 @@ def test_a_dump_is_held_against_the_files_without_a_database(
     # A base schema that the dump has overwritten is in no file.
     project.write("001_users.sql", "ALTER TABLE base ADD age int;")
     assert "keep that as the first file, such as 000_base.sql" in check(1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("package", ["procrastinate", "graphile-worker"])
+def test_a_schema_that_a_package_ships_is_what_its_files_make(
+    project: Project, chosen: Settings, package: str
+) -> None:
+    if package == "graphile-worker":  # which makes its schema by itself
+        project.write("000_schema.sql", "CREATE SCHEMA graphile_worker;")
+    for number, path in enumerate(shipped(package), 1):
+        text = path.read_text().replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker")
+        project.write(f"{number:03}_{path.stem.replace('.', '_')}.sql", text)
+    assert len(db.migrate(chosen)) > 15
+    assert db.drift(chosen) == ()
+    dump = project.invoke("db.dump", "--force", "--privileges")
+    assert dump.returncode == 0, dump.output
+    assert db.drift(chosen) == ()  # replayed from the dump
+    checked = project.invoke("db.dump", "--check", env={"DATABASE_URL": None})
+    assert checked.returncode == 0, checked.output
