@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import errors, events, testing
-    from .api import baseline, drift, fleet, migrate, plan, rehearse, rollback, status, verify
+    from .api import (
+        baseline,
+        drift,
+        fleet,
+        migrate,
+        plan,
+        rehearse,
+        rollback,
+        status,
+        typed_models,
+        verify,
+    )
     from .settings import Settings
 
     __version__: str
@@ -32,9 +43,10 @@ __all__ = [
     "rollback",
     "status",
     "testing",
+    "typed_models",
     "verify",
 ]
-_API = {"baseline", "drift", "fleet", "migrate", "plan", "rehearse", "rollback", "status", "verify"}
+_API = {*__all__} - {"Settings", "__version__", "errors", "events", "testing"}
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that is there
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from .commands import baseline as _baseline
 from .commands import drift as _drift
 from .commands import fleet as _fleet
+from .commands import models as _models
 from .commands import plan as _plan
 from .commands import rehearse as _rehearse
 from .commands import rollback as _rollback
@@ -185,6 +186,28 @@ def fleet(
     members = roster.of_urls(given, lambda url: _settings(url, folder, schema, settings))
     goal, limits = Goal(schema=schema is not None, to=to), Limits(workers, canary, stop_after)
     return _fleet.migrate(members, goal, limits, _Listener(on_event))
+
+
+def typed_models(
+    url: str | Settings | None = None,
+    folder: str | Path | None = None,
+    *,
+    schema: str | Path | None = None,
+    style: str = "",
+    enums: str = "",
+    settings: Mapping[str, str] | None = None,
+    on_event: OnEvent | None = None,
+) -> str:
+    """Return the tables and views as a Python module, as `invoke db.models` writes it.
+
+    They are those of the database of `url`, or, without one, those that the base `schema` and the
+    files make of a disposable one. `style` is dataclass, pydantic or typeddict; `enums` literal or
+    class. With `Settings` the files are replayed, and what is not said here is theirs.
+    """
+    live = isinstance(url, str)
+    chosen = _settings("" if url is None else url, folder, schema, settings)
+    chosen = chosen._replace(styles=chosen.styles.chosen(style, enums))
+    return _models.text(chosen, _Listener(on_event), live=live)
 
 
 class _Listener:

@@ -9,12 +9,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from . import urls
+from . import styles, urls
 from .durations import milliseconds
 from .errors import SettingsError
+from .styles import Styles
 
 EMBEDDED_DATABASE = "app"  # unless PGDATABASE says another
 _SCHEMA = "db/schema.sql"
+_MODELS = "db/models.py"
 
 NAMES = (  # in lower case, and without MIGRATIONS_, also the keys of invoke.yaml
     "MIGRATIONS_DIR",
@@ -28,6 +30,7 @@ NAMES = (  # in lower case, and without MIGRATIONS_, also the keys of invoke.yam
     "MIGRATIONS_GUARD",
     "MIGRATIONS_SCRATCH",
     "MIGRATIONS_DRIFT_IGNORE",
+    "MIGRATIONS_MODELS",
 )
 _NOT_COMMITTED = ("MIGRATIONS_SCRATCH",)  # it may hold a password
 _PREFIX = "MIGRATIONS_"
@@ -62,6 +65,8 @@ class Settings(NamedTuple):
     guard: bool = True
     scratch: Mapping[str, str] = _NONE  # libpq's parameters, as above
     drift_ignore: tuple[str, ...] = ()  # globs over `TYPE schema.name`
+    models: Path = Path(_MODELS)
+    styles: Styles = Styles()
 
     def __repr__(self) -> str:
         return f"Settings(root={self.root!r}, folder={self.folder!r}, ledger={self.ledger!r})"
@@ -111,14 +116,16 @@ def read(
             "No database is named: DATABASE_URL and PGHOST are not set.",
             _NO_SETTINGS.format(file=root / ".env"),
         )
-    return _settings(_own(env, written, committed), *where, root)
+    made = _settings(_own(env, written, committed), *where, root)
+    return made._replace(styles=styles.of(committed))
 
 
 def offline(
     root: Path, committed: object = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
     """Return the settings without a database, for what needs no driver either."""
-    return _settings(_own(*_levels(environ, root), committed), None, {}, root)
+    made = _settings(_own(*_levels(environ, root), committed), None, {}, root)
+    return made._replace(styles=styles.of(committed))
 
 
 def of_many(
@@ -197,7 +204,9 @@ def _committed(given: object) -> dict[str, str]:
         message = "db: in invoke.yaml holds no settings."
         raise SettingsError(message, "Write them below it, indented, such as dir: sql/migrations")
     values = {}
-    for key, value in given.items():
+    for key, said in given.items():
+        nested = key == "models" and hasattr(said, "items")
+        value = styles.under_models(given).get("out") if nested else said
         name = f"{_PREFIX}{key}".upper().replace("-", "_")
         unknown = name not in NAMES
         if name in _NOT_COMMITTED or (unknown and _NEVER_COMMITTED.search(name.lower())):
@@ -310,6 +319,7 @@ def _settings(
         guard=_choice(values, "MIGRATIONS_GUARD", ("on", "off")) == "on",
         scratch=_scratch(values.get("MIGRATIONS_SCRATCH", "")),
         drift_ignore=_globs(values.get("MIGRATIONS_DRIFT_IGNORE", "")),
+        models=root / values.get("MIGRATIONS_MODELS", _MODELS),
     )
 
 

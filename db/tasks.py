@@ -448,6 +448,46 @@ def lint(c: Context, file: list[str], json: bool = False) -> None:
         report.event(Note(f"nothing found; files looked at: {len(migrations)}"))
 
 
+@task(
+    help={
+        "out": "the file, instead of db/models.py or what the settings name",
+        "style": "dataclass, pydantic or typeddict",
+        "enums": "literal, or class: with what registers them",
+        "live": "from the target as it is, instead of from the files",
+        "check": "write nothing; exit with 3 unless the file is what would be written",
+        **_JSON,
+    }
+)
+def models(  # noqa: PLR0917  # its arguments are the command's options
+    c: Context,
+    out: str = "",
+    style: str = "",
+    enums: str = "",
+    live: bool = False,
+    check: bool = False,
+    json: bool = False,
+) -> None:
+    """Write the tables and views as typed Python.
+
+    From what the base schema and the migrations make of a disposable database: no target is
+    needed. docs/models.md says what is in the file.
+    """
+    with _reporting(c, json) as report:
+        from .commands import models as command
+
+        settings = line.settings(c, report, required=live)
+        given = (line.given("--style", style), line.given("--enums", enums))
+        settings = settings._replace(styles=settings.styles.chosen(*given))
+        path = Path.cwd() / line.given("--out", out) if out else settings.models
+        if not check:
+            command.write(settings, report, path, live=live)
+            return
+        said = (("--out", out), ("--style", style), ("--enums", enums))
+        again = ["db.models", *(f"{name} {value}" for name, value in said if value)]
+        again += ["--live"] if live else []
+        command.check(settings, report, path, live=live, again=" ".join(again))
+
+
 @task(help={"timeout": "seconds, or such as 5min; 30 unless given", **_JSON})
 def wait(c: Context, timeout: str = "30", json: bool = False) -> None:
     """Wait until the server accepts connections.

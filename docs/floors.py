@@ -31,6 +31,7 @@ COLOURS = {
     "rehearsal": "#e0b0a0",
     "fleets": "#a8b8e0",
     "clones": "#8fd0b0",
+    "typed": "#d8c890",
     "commands": "#f09a70",
     "screen": "#c892ea",
     "roof": "#f07178",

@@ -270,6 +270,7 @@ def test_the_design_names_every_room_once_and_on_its_floor() -> None:
             rooms = re.findall("`(.+?)`", line.split("|")[1])
             named += [f"{folder[1] if folder else ''}{room}" for room in rooms]
     there = [path for path in (ROOT / "db").rglob("*.py") if path.stem != "__init__"]
+    there.remove(ROOT / "db" / "models.py")  # made by db.models
     assert sorted(named) == sorted(
         str(path.relative_to(ROOT / "db").with_suffix("")) for path in there
     )

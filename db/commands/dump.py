@@ -84,7 +84,7 @@ def dump(settings: Settings, screen: Screen, wanted: Wanted) -> None:
     recorded = ledger.dumped(book, [executed[n] for n in numbered]) if book.exists else ""
     head = _header(book, major, tables, left_out)
     parts = [head, *dumped.statements, recorded.encode().rstrip()]
-    changed = _replace(path, b"\n\n".join(filter(None, parts)) + b"\n")
+    changed = replaced(path, b"\n\n".join(filter(None, parts)) + b"\n")
     for each in left_out:
         names = ", ".join(each.names[:_SHOWN])
         more = f" and {len(each.names) - _SHOWN} more" if each.names[_SHOWN:] else ""
@@ -240,7 +240,7 @@ def _header(
     return folder.DUMPED + "\n".join(" ".join(line.splitlines()) for line in lines).encode()
 
 
-def _replace(path: Path, text: bytes) -> bool:
+def replaced(path: Path, text: bytes) -> bool:
     """Put the text in place of the file, whole or not at all; return whether it is another one."""
     try:
         before = path.read_bytes() if path.exists() else None

@@ -55,6 +55,8 @@ DATABASE_URL=postgresql://user:password@localhost:5432/name
 # MIGRATIONS_SCRATCH=postgresql://user:password@host:5432/postgres
 # What db.drift leaves out: globs over kind and name
 # MIGRATIONS_DRIFT_IGNORE=TABLE public.tmp_*, * partman.*
+# The file that db.models writes
+# MIGRATIONS_MODELS=db/models.py
 """
 _TASKS = '''\
 """Tasks of this project; `invoke --list` shows them."""

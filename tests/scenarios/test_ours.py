@@ -52,6 +52,7 @@ COMMANDS = (
     ("db.repair", "--name", "006_undone", "--mark", "--yes"),
     ("db.baseline", "--yes"),
     ("db.dump", "--force"),
+    ("db.models", "--live"),
     ("db.migrate-single", "--name", "006_undone"),
     ("db.fleet", "--targets-from", f"SELECT pg_catalog.current_database() {THEIRS}"),
     ("db.fleet", "--schemas", "public", "--status"),

@@ -1,0 +1,1 @@
+"""A database's tables and views as typed Python."""
