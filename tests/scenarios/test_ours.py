@@ -79,6 +79,7 @@ def spoken(output: str) -> str:
     output = re.sub(r"\d{4}-\d\d-\d\d( at)? \d\d:\d\d(:\d\d \S+)?", "TIME", output)
     output = re.sub(r" \([0-9a-f]{6}\)", "", output)  # which run it was
     output = re.sub(r"\d+(\.\d+)? (ms|s)\b", "DURATION", output)
+    output = re.sub(r"[\d,]+/s\b", "RATE", output)
     return re.sub(r" {2,}", "  ", output)
 
 
