@@ -26,7 +26,8 @@ WHERE NOT i.indisvalid AND c.relkind OPERATOR(pg_catalog.=) 'i'
            AND t.relname OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.name[]))"""
 # The triggers that a foreign key consists of; pg_dump says it of other triggers.
 _DISABLED = """
-SELECT DISTINCT CASE k.contype WHEN 'f' THEN 'FK CONSTRAINT' ELSE 'CONSTRAINT' END, n.nspname,
+SELECT DISTINCT CASE WHEN k.contype OPERATOR(pg_catalog.=) 'f' THEN 'FK CONSTRAINT'
+                ELSE 'CONSTRAINT' END, n.nspname,
        pg_catalog.concat(c.relname, ' ', k.conname), t.tgrelid::pg_catalog.regclass::pg_catalog.text
 FROM pg_catalog.pg_trigger AS t
 JOIN pg_catalog.pg_constraint AS k ON k.oid OPERATOR(pg_catalog.=) t.tgconstraint

@@ -238,8 +238,8 @@ def ours(binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
         project = filled(Project(folder, cluster, cluster.create_database()))
         begin = cluster.log.stat().st_size
         assert project.invoke("db.create").returncode == 0
-        done = every_command(project)
-        assert done.returncode == 0, done.output
+        for done in (every_command(project), project.invoke("db.drift")):
+            assert done.returncode == 0, done.output
         project.write("007_waits.sql", f"ALTER TABLE {THEIRS} public.plain ADD later int;\n")
         with cluster.connect(project.database, application_name="pg_dump") as conn:
             with conn.transaction():
@@ -361,6 +361,9 @@ def test_no_function_or_operator_of_others_is_called(
         conn.execute("SELECT setval('evil.fired', 1, false)")
     done = every_command(project)
     assert done.returncode == 0, done.output
+    drift = project.invoke("db.drift")
+    assert drift.returncode == 3, drift.output
+    assert "  unexpected" in drift.output
     with project.cluster.connect(project.database) as conn:
         assert conn.execute("SELECT is_called FROM evil.fired").fetchone() == (False,)
 
