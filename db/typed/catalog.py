@@ -87,6 +87,11 @@ class Relation(NamedTuple):
     def is_view(self) -> bool:
         return self.kind in ("v", "m")
 
+    @property
+    def keeps_rows(self) -> bool:
+        """Return whether the server holds its rows to NOT NULL; of a foreign table it does not."""
+        return self.kind in ("r", "p")
+
 
 class Type(NamedTuple):
     """A type. `kind` is pg_type's letter; `base` is a domain's, `element` an array's."""

@@ -146,7 +146,7 @@ class _Body:
         """Yield the class of a relation, its row factory, and what an insert takes."""
         relation = named.relation
         if self._style == "typeddict":
-            items = [(c, self._read(c, view=relation.is_view)) for c in relation.columns]
+            items = [(c, self._read(c, kept=relation.keeps_rows)) for c in relation.columns]
             yield self._dictionary(named.row, relation.comment, items)
         else:
             yield self._class(named)
@@ -168,7 +168,7 @@ class _Body:
         lines += _documented(named.relation.comment)
         for column, name in zip(named.relation.columns, named.attributes, strict=True):
             lines += comment(column.comment, "    ")
-            line = f"    {name}: {self._read(column, view=named.relation.is_view)}"
+            line = f"    {name}: {self._read(column, kept=named.relation.keeps_rows)}"
             if self._style == "pydantic" and name != column.name:
                 line += f" = {self._symbol('Field')}(alias={literal(column.name)})"
             lines.append(line)
@@ -204,8 +204,8 @@ class _Body:
             number, self._types, self._scope.types, self._symbol, classes=self._classes
         )
 
-    def _read(self, column: Column, *, view: bool) -> str:
-        return self._or_none(column, filled=column.filled and not view)
+    def _read(self, column: Column, *, kept: bool) -> str:
+        return self._or_none(column, filled=column.filled and kept)
 
     def _insert(self, column: Column) -> str:
         what = self._or_none(column, filled=column.required)
