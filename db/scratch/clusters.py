@@ -89,7 +89,8 @@ def _candidates() -> Iterator[Path]:
     with suppress(SettingsError):
         yield embedded.wheel()
     for folder in os.get_exec_path():
-        if Path(folder, "postgres").is_file() and Path(folder, "initdb").is_file():
+        # A folder of the PATH may be one that this user cannot look into.
+        if all(os.access(Path(folder, name), os.X_OK) for name in ("postgres", "initdb")):
             yield Path(folder).resolve()
     for pattern in _FOLDERS:
         root, _, rest = pattern[1:].partition("/")
