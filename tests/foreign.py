@@ -6,7 +6,6 @@ import fcntl
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -48,8 +47,8 @@ def _fetch(registry: str, package: str, folder: Path) -> None:
             ["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True
         )
         (archive,) = folder.glob("*.tgz")
-        with tarfile.open(archive) as opened:
-            opened.extractall(folder, filter="data")
+        # Python's own tarfile wants a filter, which older patch releases do not know.
+        subprocess.run(["tar", "xzf", archive.name], cwd=folder, check=True)
         return
     pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), package]
     subprocess.run(pip, check=True, capture_output=True)
