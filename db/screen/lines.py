@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from .. import events as e
 from ..errors import Diagnostic, MigrationsError, StatementFailed
-from . import differences, rehearsal, tables
+from . import tables
 from .stream import Cell, write
 
 if TYPE_CHECKING:
@@ -56,11 +56,16 @@ class Lines:
         if isinstance(event, e.Progress | e.Batched | e.Waiting | e.Fleet):
             self._lasts(event)
         elif isinstance(event, e.Difference):
-            self.close()
-            for parts in differences.lines(event, self._width(self._out) or 1000):
-                self._say(*parts)
+            self._say_difference(event)
         elif not isinstance(event, e.Target | e.Standing):  # of many: people see their sum
             self._happened(event)
+
+    def _say_difference(self, event: e.Difference) -> None:
+        from . import differences  # not for the runs of a deploy to load
+
+        self.close()
+        for parts in differences.lines(event, self._width(self._out) or 1000):
+            self._say(*parts)
 
     def _happened(self, event: e.Event) -> None:
         self.close()
@@ -104,6 +109,8 @@ class Lines:
         if isinstance(event, e.Rehearsed):
             self._rehearsed.append(event)
             return
+        from . import rehearsal  # likewise
+
         self._say_rehearsed()
         match event:
             case e.Rehearsing(_, shown, transaction):
@@ -124,6 +131,10 @@ class Lines:
 
     def _say_rehearsed(self) -> None:
         """Show the statements of a file, now that all are there to be aligned."""
+        if not self._rehearsed:
+            return
+        from . import rehearsal
+
         done, self._rehearsed = self._rehearsed, []
         for line in rehearsal.statements(done, self._width(self._out)):
             self._say(line)

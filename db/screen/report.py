@@ -6,12 +6,14 @@ import io
 import os
 import sys
 from collections.abc import Collection, Mapping
-from typing import TextIO, TypeAlias
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from .json_lines import JsonLines
 from .lines import Lines
-from .markdown import Markdown
 from .spelling import AS_WRITTEN, Spelled, typed
+
+if TYPE_CHECKING:
+    from .markdown import Markdown
 
 Report: TypeAlias = "Lines | JsonLines | Markdown | Spelled"
 
@@ -39,6 +41,8 @@ def choose(
     if json:
         report = JsonLines(out)
     elif markdown:
+        from .markdown import Markdown
+
         report = Markdown(out, lines)
     prefix = typed(sys.argv, names)
     return report if prefix == AS_WRITTEN else Spelled(report, names, prefix)

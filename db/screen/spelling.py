@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import events as e
 from ..errors import MigrationsError, StatementFailed
 from .json_lines import JsonLines
 from .lines import Lines
-from .markdown import Markdown
 from .stream import Cell
+
+if TYPE_CHECKING:
+    from .markdown import Markdown
 
 AS_WRITTEN = "invoke db."
 _COMMAND = r"(?<![\w./-])(invoke )?db\.([a-z]+(?:-[a-z]+)*)(?!\.?\w|/)"
