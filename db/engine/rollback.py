@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import FilesError, LedgerError, MigrationsError
 from ..events import Blocker, Event
-from ..files.folder import Migration, find, load
+from ..files.folder import DOWN, Migration, companion, find, load
 from ..files.plan import SCHEMA, Executed, Goal, Plan
 from ..server.connection import Target
 from ..server.pipeline import Command, CommandFailed
@@ -25,7 +25,6 @@ from .session import Running
 from .survey import Survey
 from .waiting import patiently
 
-_DOWN = ".down.sql"
 # The division fails where there is no row: then nothing of the file must run.
 _UNCLAIM = """
 WITH gone AS (
@@ -43,7 +42,7 @@ _TOOK = (
 
 def undone(down: str) -> str:
     """Return the file that a companion undoes."""
-    return down.removesuffix(_DOWN) + ".sql"
+    return down.removesuffix(DOWN) + ".sql"
 
 
 def companions(
@@ -60,7 +59,7 @@ def companions(
         wanted = names[names.index(find(rows, to).filename) + 1 :]
     else:
         wanted = names[-steps:]
-    paths = [settings.folder / (n.removesuffix(".sql") + _DOWN) for n in reversed(wanted)]
+    paths = [companion(settings.folder / name) for name in reversed(wanted)]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise FilesError(

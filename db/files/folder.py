@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..sql.script import Script
 
 NAME_LENGTH = 255  # characters: the ledger's filename column
+DOWN = ".down.sql"  # the end of what undoes a file
 DUMPED = b"-- The schema, written by: invoke db.dump\n"
 LEDGER = "-- The ledger: "  # lines of the dump's head
 SERVER = "-- The server: PostgreSQL "
@@ -183,9 +184,14 @@ def dumped_ledger(path: Path) -> str | None:
     return None
 
 
+def companion(path: Path) -> Path:
+    """Return where the file is that undoes this one, if there is one."""
+    return path.with_name(path.name.removesuffix(".sql") + DOWN)
+
+
 def _is_sql(name: str) -> bool:
     lower = name.lower()
-    return lower.endswith(".sql") and not lower.endswith(".down.sql") and name[0] != "."
+    return lower.endswith(".sql") and not lower.endswith(DOWN) and name[0] != "."
 
 
 def is_named(name: str) -> bool:

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 
 from ..errors import FilesError
-from .folder import NAME_LENGTH, Migration, check_order, padding, paths
+from .folder import DOWN, NAME_LENGTH, Migration, check_order, padding, paths
 
 _DIGITS = 3  # of a number, where there are no neighbours
 _HEADER = """\
@@ -45,7 +45,7 @@ def write(folder: Path, shown: str, description: str, *, transaction: bool = Tru
         )
     taken = [path.name for path in paths(folder, shown)]
     name = _numbered(taken, snake, shown)
-    if len(name) + len(".down.sql") > NAME_LENGTH:
+    if len(name) + len(DOWN) > NAME_LENGTH:
         raise FilesError(f"The name is longer than {NAME_LENGTH} characters: {name[:40]}…")
     said = " ".join(description.split())
     said = said[:1].upper() + said[1:].removesuffix(".") + "."

@@ -7,11 +7,10 @@ from collections.abc import Generator, Sequence
 from ..engine.rollback import Rollback
 from ..errors import FilesError
 from ..events import Difference, Event
-from ..files.folder import Migration, load
+from ..files.folder import Migration, companion, load
 from ..scratch.database import Scratch
 from ..settings import Settings
 
-_DOWN = ".down.sql"
 _STATES = {
     "missing": "is gone",
     "unexpected": "is left",
@@ -20,9 +19,9 @@ _STATES = {
 }
 
 
-def companion(settings: Settings, filename: str) -> Migration | None:
+def loaded(settings: Settings, filename: str) -> Migration | None:
     """Return what undoes a file, if there is such a file beside it."""
-    path = settings.folder / (filename.removesuffix(".sql") + _DOWN)
+    path = companion(settings.folder / filename)
     if not path.is_file():
         return None
     return load(path, f"{settings.shown(settings.folder)}/{path.name}")
@@ -32,7 +31,7 @@ def undoable(settings: Settings, filenames: Sequence[str]) -> list[str]:
     """Return the last of the files that have a companion: none is undone under a later one."""
     found: list[str] = []
     for filename in reversed(filenames):
-        if companion(settings, filename) is None:
+        if loaded(settings, filename) is None:
             break
         found.insert(0, filename)
     return found
@@ -40,7 +39,7 @@ def undoable(settings: Settings, filenames: Sequence[str]) -> list[str]:
 
 def undo(scratch: Scratch, filename: str) -> Generator[Event, None, Migration]:
     """Undo one file as db.rollback does, and return its companion. Raise as that does."""
-    down = companion(scratch.settings, filename)
+    down = loaded(scratch.settings, filename)
     if down is None:
         raise FilesError(f"What undoes {filename} is gone.", "Leave it as it is for so long.")
     yield from Rollback(scratch.target, scratch.settings, [down]).events()
