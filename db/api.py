@@ -9,7 +9,7 @@ directory. `on_event` is called with each event of `db.events`. An error is one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from .commands import baseline as _baseline
@@ -21,10 +21,9 @@ from .commands import rehearse as _rehearse
 from .commands import rollback as _rollback
 from .commands import status as _status
 from .commands import verify as _verify
-from .commands.opened import Cell, drive
+from .commands.opened import Listener, drive
 from .commands.plan import Step
 from .engine.runner import Run
-from .errors import MigrationsError
 from .events import Difference, Event, Target
 from .files.plan import Entry, Goal
 from .fleets import roster
@@ -50,7 +49,7 @@ def migrate(
     With a base `schema`, it is loaded first into an empty database, which is created if it is
     missing. The process may be stopped by KeyboardInterrupt, which becomes `errors.Interrupted`.
     """
-    chosen, screen = _settings(url, folder, schema, settings), _Listener(on_event)
+    chosen, screen = _settings(url, folder, schema, settings), Listener(on_event)
     with connection.target(chosen) as target:
         run = Run(target, chosen, Goal(schema=_has_schema(url, schema), to=to))
         drive(run.events(), screen)
@@ -65,7 +64,7 @@ def status(
     on_event: OnEvent | None = None,
 ) -> tuple[Entry, ...]:
     """Return every file and its state, in their order. Nothing is written."""
-    return _status.look(_settings(url, folder, None, settings), _Listener(on_event)).entries
+    return _status.look(_settings(url, folder, None, settings), Listener(on_event)).entries
 
 
 def plan(
@@ -84,7 +83,7 @@ def plan(
     """
     chosen = _settings(url, folder, schema, settings)
     goal = Goal(schema=_has_schema(url, schema) and not only, only=only, to=to)
-    return _plan.plan(chosen, _Listener(on_event), goal).steps
+    return _plan.plan(chosen, Listener(on_event), goal).steps
 
 
 def rehearse(
@@ -106,7 +105,7 @@ def rehearse(
     chosen = _settings(url, folder, schema, settings)
     goal = Goal("db.rehearse", only=only, to=to)
     longest_ms = round(1000 * longest_s)
-    return _rehearse.rehearse(chosen, _Listener(on_event), goal, longest_ms=longest_ms)
+    return _rehearse.rehearse(chosen, Listener(on_event), goal, longest_ms=longest_ms)
 
 
 def verify(
@@ -117,7 +116,7 @@ def verify(
     on_event: OnEvent | None = None,
 ) -> tuple[Entry, ...]:
     """Return the executed files that have changed since, or are missing. Nothing is written."""
-    return _verify.compare(_settings(url, folder, None, settings), _Listener(on_event)).wrong
+    return _verify.compare(_settings(url, folder, None, settings), Listener(on_event)).wrong
 
 
 def drift(
@@ -133,7 +132,7 @@ def drift(
     Where only the order of columns is another one is not among them.
     """
     chosen = _settings(url, folder, schema, settings)
-    return _drift.compare(chosen, _Listener(on_event)).differences
+    return _drift.compare(chosen, Listener(on_event)).differences
 
 
 def rollback(
@@ -147,7 +146,7 @@ def rollback(
 ) -> list[str]:
     """Undo the latest `steps` files, or all executed after `to`, and return them, newest first."""
     chosen = _settings(url, folder, None, settings)
-    return _rollback.rollback(chosen, _Listener(on_event), _agreed, steps, to)
+    return _rollback.rollback(chosen, Listener(on_event), _agreed, steps, to)
 
 
 def baseline(
@@ -161,7 +160,7 @@ def baseline(
 ) -> list[str]:
     """Record files, up `to` one, as executed without running them, and return what was recorded."""
     chosen = _settings(url, folder, schema, settings)
-    return _baseline.baseline(chosen, _Listener(on_event), _agreed, to)
+    return _baseline.baseline(chosen, Listener(on_event), _agreed, to)
 
 
 def fleet(
@@ -185,7 +184,7 @@ def fleet(
     given = targets.items() if isinstance(targets, Mapping) else (("", url) for url in targets)
     members = roster.of_urls(given, lambda url: _settings(url, folder, schema, settings))
     goal, limits = Goal(schema=schema is not None, to=to), Limits(workers, canary, stop_after)
-    return _fleet.migrate(members, goal, limits, _Listener(on_event))
+    return _fleet.migrate(members, goal, limits, Listener(on_event))
 
 
 def typed_models(
@@ -207,24 +206,7 @@ def typed_models(
     live = isinstance(url, str)
     chosen = _settings("" if url is None else url, folder, schema, settings)
     chosen = chosen._replace(styles=chosen.styles.chosen(style, enums))
-    return _models.text(chosen, _Listener(on_event), live=live)
-
-
-class _Listener:
-    """A screen that shows events to a function, and no tables: records are returned."""
-
-    def __init__(self, on_event: OnEvent | None) -> None:
-        self._on_event = on_event
-
-    def event(self, event: Event) -> None:
-        if self._on_event is not None:
-            self._on_event(event)
-
-    def error(self, error: MigrationsError) -> None:
-        raise error
-
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        pass
+    return _models.text(chosen, Listener(on_event), live=live)
 
 
 def _agreed(question: str) -> None:

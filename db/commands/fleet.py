@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..engine.runner import Run
 from ..engine.survey import stand
 from ..errors import CheckFailed, FleetFailed, Interrupted, MigrationsError, SettingsError, listed
-from ..events import Event, Finished, Note, Standing, Target
+from ..events import Finished, Note, Standing, Target
 from ..files import folder
 from ..files.folder import Migration
 from ..files.plan import SCHEMA, Goal
@@ -21,7 +21,7 @@ from ..fleets.crew import MOST, Act, Crew, Limits, Show
 from ..fleets.roster import Member, Of
 from ..server import connection
 from ..settings import Settings
-from .opened import Cell, Screen, drive, explained, read_only
+from .opened import Cell, Listener, Screen, drive, explained, read_only
 
 _LOOKS = Limits(canary=0, stop_after=0)
 
@@ -108,7 +108,7 @@ def _migrating(goal: Goal, files: tuple[Migration, ...]) -> Act:
         started, failed = time.monotonic(), None
         run = Run(member.target, member.settings, goal, files)
         try:
-            drive(run.events(), _Told(tell))
+            drive(run.events(), Listener(tell))
         except MigrationsError as error:
             failed = error
         ms = round(1000 * (time.monotonic() - started))
@@ -155,7 +155,7 @@ def status(
 def _looking(files: tuple[Migration, ...]) -> Act:
     def act(member: Member, tell: Show) -> tuple[Standing, MigrationsError | None]:
         try:
-            return _stands(member, files, _Told(tell)), None
+            return _stands(member, files, Listener(tell)), None
         except MigrationsError as error:
             return Standing(member.name, "failed", message=error.message), error
         except KeyboardInterrupt:
@@ -188,22 +188,6 @@ def _stands(member: Member, files: tuple[Migration, ...], screen: Screen) -> Sta
 
 def _is(standing: Standing, state: str) -> bool:
     return bool(standing.pending if state == "behind" else getattr(standing, state))
-
-
-class _Told:
-    """A screen that only hands events on."""
-
-    def __init__(self, tell: Show) -> None:
-        self._tell = tell
-
-    def event(self, event: Event) -> None:
-        self._tell(event)
-
-    def error(self, error: MigrationsError) -> None:
-        raise error
-
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        pass
 
 
 def _files(targets: Sequence[Member]) -> tuple[Migration, ...]:

@@ -34,6 +34,23 @@ class Screen(Protocol):
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None: ...
 
 
+class Listener:
+    """A screen that hands events to a function, and shows no tables: records are returned."""
+
+    def __init__(self, on_event: Callable[[Event], None] | None) -> None:
+        self._on_event = on_event
+
+    def event(self, event: Event) -> None:
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def error(self, error: MigrationsError) -> None:
+        raise error
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        pass
+
+
 def drive(
     events: Generator[Event, None, T], screen: Screen, shown: Callable[[Event], bool] | None = None
 ) -> T:
