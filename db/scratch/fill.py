@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable, Collection
 
 import psycopg
@@ -15,13 +14,13 @@ from ..engine.runner import Run
 from ..errors import MigrationsError, one_line
 from ..events import Event
 from ..files.plan import Goal
-from ..server import ours
+from ..server import ours, pg_dump
 from ..server.connection import Target
 from ..server.ours import Connection
-from ..server.programs import program, reached
 from .database import Scratch
 
-_LOCK_WAIT = "--lock-wait-timeout=5s"
+_LOCK_WAIT_S = 5
+_NOTHING = "Nothing was executed on the target."
 # psql's own lines around the statements, and settings that older servers do not have.
 _HEAD = re.compile(rb"^(\\restrict .*|SET \w+_timeout = 0;)$", re.MULTILINE)
 _TAIL = re.compile(rb"^\\unrestrict .*$", re.MULTILINE)
@@ -46,7 +45,7 @@ def copy(target: Target, conn: Connection, book: Ledger, scratch: Scratch) -> No
             said = one_line(error.diag.message_primary or str(error))
             raise MigrationsError(
                 f"The target's schema cannot be loaded into {scratch.shown}: {said}",
-                "Nothing was executed on the target.",
+                _NOTHING,
             ) from None
         if book.exists:
             _copy_rows(conn, there, book)
@@ -54,19 +53,16 @@ def copy(target: Target, conn: Connection, book: Ledger, scratch: Scratch) -> No
 
 def _dumped(target: Target, conn: Connection, scratch: Scratch) -> bytes:
     """Return the statements of the schema, all as one connection without psql takes them."""
-    arguments, env = reached(target)
-    command = [program("pg_dump", conn.info.server_version // 10000), *arguments]
-    command += ["--schema-only", "--encoding=UTF8", "--no-tablespaces", _LOCK_WAIT]
-    if not scratch.own:
-        command += ["--no-owner", "--no-privileges"]
-    snapshot = conn.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
-    assert snapshot is not None
-    command.append(f"--snapshot={snapshot[0]}")
-    done = subprocess.run(command, env=env, capture_output=True, check=False)
-    if done.returncode:
-        said = one_line(done.stderr.decode(errors="replace"))
-        raise MigrationsError(f"pg_dump failed: {said}", "Nothing was executed on the target.")
-    head, named, rest = done.stdout.partition(_FIRST)
+    privileges = [] if scratch.own else ["--no-privileges"]
+    text = pg_dump.run(
+        target,
+        conn,
+        *("--schema-only", "--no-tablespaces", *privileges),
+        state=_NOTHING,
+        owners=scratch.own,
+        lock_wait_s=_LOCK_WAIT_S,
+    )
+    head, named, rest = text.partition(_FIRST)
     if not named:  # there is nothing in it
         return b""
     body, last, tail = rest.rpartition(b"\n--\n-- PostgreSQL database dump complete")

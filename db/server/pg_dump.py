@@ -16,7 +16,6 @@ from .connection import Target
 from .ours import Connection
 from .programs import program, reached
 
-_LOCK_WAIT = "--lock-wait-timeout=30s"
 # Timeouts that the runner sets, or that older servers lack; and what needs an owner's rights.
 _DROPPED = re.compile(
     rb"(?i)\\|SET \w+_timeout\b|COMMENT ON EXTENSION\b|(RE)?SET SESSION AUTHORIZATION\b"
@@ -47,17 +46,25 @@ class Said(NamedTuple):
         return (b"--\n%b\n--\n\n" % self.name if self.named_here else b"") + self.sql
 
 
-def run(target: Target, conn: Connection, *arguments: str, state: str) -> bytes:
-    """Return what pg_dump writes about the schema, without owners, as the transaction sees it.
+def run(
+    target: Target,
+    conn: Connection,
+    *arguments: str,
+    state: str,
+    owners: bool = False,
+    lock_wait_s: int = 30,
+) -> bytes:
+    """Return what pg_dump writes about the schema, as the transaction of the target sees it.
 
-    `conn` is in a transaction of the target. Raise `MigrationsError` if pg_dump fails; `state` is
-    what became of the command then.
+    `conn` is in that transaction. Raise `MigrationsError` if pg_dump fails, or waits for a lock for
+    longer than that; `state` is what became of the command then.
     """
     row = conn.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
     assert row is not None
     place, env = reached(_as_written_anywhere(target, conn))
     command = [program("pg_dump", conn.info.server_version // 10000), *place]
-    command += ["--no-owner", "--encoding=UTF8", _LOCK_WAIT, f"--snapshot={row[0]}", *arguments]
+    command += [f"--lock-wait-timeout={lock_wait_s}s", f"--snapshot={row[0]}", "--encoding=UTF8"]
+    command += [*([] if owners else ["--no-owner"]), *arguments]
     done = subprocess.run(command, env=env, capture_output=True, check=False)
     if done.returncode:
         said = one_line(done.stderr.decode(errors="replace"))
