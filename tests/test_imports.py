@@ -27,6 +27,7 @@ FLOORS = {
         "watch",
         "programs",
         "pg_dump",
+        "databases",
     ],
     "engine": [
         *("place", "ledger", "survey", "session", "remedy", "failure", "resume", "pooled", "check"),

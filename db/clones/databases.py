@@ -11,6 +11,7 @@ import psycopg
 
 from ..errors import ConnectionFailed, one_line
 from ..events import Event
+from ..server.databases import lock, ours_named
 from . import leftovers, server, template
 from .leftovers import CLONE, KEPT
 from .pool import Pool
@@ -49,7 +50,7 @@ class Databases:
                     failed.message, "Is it the server that --db-server, or db_server, is to name?"
                 ) from None
             try:
-                template.lock(self._conn, CLONE + self._word)
+                lock(self._conn, CLONE + self._word)
                 leftovers.remove_kept(self._conn, self._project, self._run)
                 made = template.made(self._conn, self._place, recipe, show)
             except psycopg.Error as error:
@@ -90,5 +91,5 @@ class Databases:
         """Drop what is left, and leave the server; it runs on if something on it is kept."""
         self._pool.close()
         with suppress(psycopg.Error):
-            self._stays = bool(template.ours_named(self._conn, KEPT))
+            self._stays = bool(ours_named(self._conn, KEPT))
         self._closing.close()

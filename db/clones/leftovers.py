@@ -6,8 +6,9 @@ as it is connected. So a word that can be locked is that of a dead one.
 
 from __future__ import annotations
 
+from ..server.databases import lock, ours_named, unlock
 from ..server.ours import Connection
-from .template import NEW, TEMPLATE, drop, is_old, lock, ours_named, unlock
+from .template import NEW, TEMPLATE, drop, is_old
 
 CLONE = "migrations_test_"  # and the process's word, and a number
 KEPT = "migrations_kept_"  # and the project, the run, the process's word, and a number

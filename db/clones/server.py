@@ -14,13 +14,10 @@ import hashlib
 import os
 import shutil
 import signal
-import stat
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -29,22 +26,13 @@ from ..server.connection import Target
 from ..settings import Settings
 
 WEEK_S = 7 * 24 * 3600
-_MEMORY = Path("/dev/shm")  # where a file is made in a tenth of the time that a disk's takes
-_MEMORY_BYTES = 1 << 30  # less is free in most containers; a clone takes about 10 MB
-_OPTIONS = MappingProxyType(
-    {
-        "fsync": "off",
-        "full_page_writes": "off",
-        "synchronous_commit": "off",
-        "autovacuum": "off",  # it would be in the way of CREATE DATABASE
-        "wal_level": "logical",  # a file may make a publication
-        "min_wal_size": "32MB",
-        "max_wal_size": "128MB",
-        "checkpoint_timeout": "1h",
-        "max_connections": "200",
-        "max_prepared_transactions": "10",
-    }
-)
+_OPTIONS = {
+    "min_wal_size": "32MB",
+    "max_wal_size": "128MB",
+    "checkpoint_timeout": "1h",
+    "max_connections": "200",
+    "max_prepared_transactions": "10",
+}
 
 
 class Place(NamedTuple):
@@ -86,12 +74,13 @@ def running(url: str, timeout_s: float, stays: Callable[[], bool]) -> Iterator[P
     if url:
         yield _named(url, timeout_s)
         return
-    from ..server import embedded
+    from ..server import embedded, postmaster
 
     binaries = _programs()
     home = _home()
-    folder = home / f"{_digest(binaries)}-{_boot()}"
-    with embedded.running(folder, options=_OPTIONS, binaries=binaries, stays=stays) as server:
+    options = {**postmaster.UNFLUSHED, **_OPTIONS}
+    folder = home / f"{_digest(binaries, options)}-{_boot()}"
+    with embedded.running(folder, options=options, binaries=binaries, stays=stays) as server:
         os.utime(folder / "users")
         remove_old(home, folder)
         there = {"host": server.host, "port": str(server.port), "user": server.user}
@@ -125,9 +114,9 @@ def _programs() -> Path:
         ) from error
 
 
-def _digest(binaries: Path) -> str:
+def _digest(binaries: Path, options: Mapping[str, str]) -> str:
     made = (binaries / "postgres").stat().st_mtime_ns
-    return hashlib.sha256(f"{binaries} {made} {_OPTIONS}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{binaries} {made} {options}".encode()).hexdigest()[:12]
 
 
 def _boot() -> str:
@@ -139,37 +128,16 @@ def _boot() -> str:
 
 def _home() -> Path:
     """Return a folder of this user, in memory where there is room for it."""
-    from ..server import postmaster
+    from ..scratch import clusters
 
-    root = os.geteuid() == 0
-    folders = []
-    if sys.platform == "linux" and _free(_MEMORY) >= _MEMORY_BYTES:
-        folders.append(_MEMORY / f"invoke-pg-migrations-{os.geteuid()}")
-    if root:
-        postmaster.make_home(postmaster.SHARED)
-        folders.append(postmaster.SHARED / "testing")
-    else:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folders.append(Path(cache, "invoke-pg-migrations", "testing"))
-    for folder in folders:
-        with suppress(OSError):
-            folder.mkdir(mode=0o711 if root else 0o700, parents=True, exist_ok=True)
-            made = folder.lstat()  # /dev/shm is everybody's: no link of somebody else
-            ours = made.st_uid == os.geteuid() and not made.st_mode & 0o022
-            if stat.S_ISDIR(made.st_mode) and ours:
-                return folder
-    raise SettingsError(
-        f"{folders[-1]} cannot be made, where the databases of the tests would be.",
-        "Say where: XDG_CACHE_HOME=FOLDER; or name a server: pytest --db-server URL",
-    )
-
-
-def _free(folder: Path) -> int:
-    try:
-        found = os.statvfs(folder)
-    except OSError:
-        return 0
-    return found.f_bavail * found.f_frsize
+    kept = clusters.kept_at("testing")
+    found = clusters.in_memory() or clusters.private(kept)
+    if found is None:
+        raise SettingsError(
+            f"{kept} cannot be made, where the databases of the tests would be.",
+            "Say where: XDG_CACHE_HOME=FOLDER; or name a server: pytest --db-server URL",
+        )
+    return found
 
 
 def remove_old(home: Path, used: Path) -> None:

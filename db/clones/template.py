@@ -7,7 +7,7 @@ name, and gets its own when it is complete: a killed process leaves nothing that
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -18,7 +18,8 @@ import psycopg
 from ..errors import ConnectionFailed, SettingsError, one_line
 from ..events import Event
 from ..files import folder
-from ..server import ours
+from ..server import databases, ours
+from ..server.databases import ours_named, unlock
 from ..server.ours import Connection
 from ..settings import Settings
 from .server import Place
@@ -32,18 +33,9 @@ SELECT 1 FROM pg_catalog.pg_database AS d
 JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) d.datdba
 WHERE d.datname OPERATOR(pg_catalog.=) %s AND d.datistemplate AND NOT d.datallowconn
   AND r.rolname OPERATOR(pg_catalog.=) current_user"""
-_OURS = """
-SELECT d.datname::pg_catalog.text, pg_catalog.shobj_description(d.oid, 'pg_database')
-FROM pg_catalog.pg_database AS d
-JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) d.datdba
-WHERE pg_catalog.starts_with(d.datname::pg_catalog.text, %s)
-  AND r.rolname OPERATOR(pg_catalog.=) current_user
-ORDER BY d.oid"""
 _LOCK = "SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
-_TRY_LOCK = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
 _SHARE = "SELECT pg_catalog.pg_advisory_lock_shared(pg_catalog.hashtextextended(%s, 0))"
 _UNSHARE = "SELECT pg_catalog.pg_advisory_unlock_shared(pg_catalog.hashtextextended(%s, 0))"
-_UNLOCK = "SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%s, 0))"
 _END = """
 SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a
 WHERE a.datname OPERATOR(pg_catalog.=) %s"""
@@ -141,7 +133,7 @@ def drop(conn: Connection, name: str) -> None:
     """Remove a database or a template, whoever is connected to it."""
     if name.startswith(TEMPLATE) and ours.ask(conn, _IS_READY, [name]):
         conn.execute(f'ALTER DATABASE "{name}" IS_TEMPLATE false'.encode())
-    conn.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+    databases.drop(conn, name)
 
 
 @contextmanager
@@ -151,22 +143,7 @@ def locked(conn: Connection, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        ours.ask(conn, _UNLOCK, [name])
-
-
-def lock(conn: Connection, name: str) -> bool:
-    """Take the lock of that name for as long as this connection lasts, unless it is taken."""
-    return bool(ours.ask(conn, _TRY_LOCK, [name])[0][0])
-
-
-def unlock(conn: Connection, name: str) -> None:
-    """Give the lock of that name back."""
-    ours.ask(conn, _UNLOCK, [name])
-
-
-def ours_named(conn: Connection, prefix: str) -> Sequence[tuple[str, str]]:
-    """Return this role's databases whose name begins so, and their comments, the oldest first."""
-    return [(name, comment or "") for name, comment in ours.ask(conn, _OURS, [prefix])]
+        unlock(conn, name)
 
 
 def note_day(conn: Connection, name: str) -> None:

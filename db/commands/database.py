@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from psycopg import sql
-
 from ..errors import (
     ConnectionFailed,
     SettingsError,
 )
 from ..events import Note
-from ..server import connection
+from ..server import connection, databases
 from ..server.connection import Target
 from ..server.local import is_local
 from ..settings import Settings
@@ -61,9 +59,7 @@ def drop(settings: Settings, screen: Screen, confirm: Confirm, really: str) -> N
                 )
             if not really:
                 confirm(f"Drop the database {name} on {target.place}, with all that is in it?")
-            force = " WITH (FORCE)" if conn.info.server_version >= 130000 else ""
-            quoted = sql.Identifier(name).as_string(None)
-            conn.execute(f"DROP DATABASE IF EXISTS {quoted}{force}".encode())
+            databases.drop(conn, name)
             screen.event(Note(f"dropped the database {name} on {target.place}"))
 
 

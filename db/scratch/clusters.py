@@ -40,11 +40,7 @@ _FOLDERS = (
 # Nothing of it has to survive; and a schema of any size is loaded in one transaction.
 _OPTIONS = MappingProxyType(
     {
-        "fsync": "off",
-        "full_page_writes": "off",
-        "synchronous_commit": "off",
-        "autovacuum": "off",
-        "wal_level": "logical",  # a file may make a publication
+        **postmaster.UNFLUSHED,
         "shared_buffers": "32MB",
         "max_wal_size": "4GB",
         "max_connections": "30",
@@ -119,7 +115,7 @@ def running(binaries: Path) -> Iterator[Server]:
     binaries = postmaster.usable(binaries, who)
     with postmaster.locked(home / "lock") as lock:
         made = _made(home, binaries, who, lock)
-    place = _in_memory() or home
+    place = in_memory() or home
     with postmaster.locked(place / "lock"):
         _remove_leftovers(place)
         folder = Path(tempfile.mkdtemp(prefix="used-", dir=place))
@@ -137,14 +133,9 @@ def running(binaries: Path) -> Iterator[Server]:
 
 def _home(who: Account) -> Path:
     """Return the folder for what is kept of this user, where the server's user can reach it."""
-    if os.geteuid() == 0:
-        postmaster.make_home(postmaster.SHARED)
-        home = postmaster.SHARED / "scratch"
-    else:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        home = Path(cache, _NAME, "scratch")
+    home = kept_at("scratch")
     # The other one if there is no home that can be written to, as some services have it.
-    found = _private(home) or _private(Path(tempfile.gettempdir(), f"{_NAME}-{who.uid}"))
+    found = private(home) or private(Path(tempfile.gettempdir(), f"{_NAME}-{who.uid}"))
     if found is None:
         raise SettingsError(
             f"{home} cannot be made, where a disposable database would be.",
@@ -153,22 +144,32 @@ def _home(who: Account) -> Path:
     return found
 
 
-def _in_memory() -> Path | None:
-    """Return a folder for clusters in memory, several times faster, if there is room for some."""
+def kept_at(name: str) -> Path:
+    """Return the place on disk of what servers of this user keep; root's one they can reach."""
+    if os.geteuid() == 0:
+        postmaster.make_home(postmaster.SHARED)
+        return postmaster.SHARED / name
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache, _NAME, name)
+
+
+def in_memory() -> Path | None:
+    """Return a folder for servers in memory, several times faster, if there is room for some."""
     with suppress(OSError):
         free = os.statvfs(_MEMORY)
         if free.f_bavail * free.f_frsize >= _ROOM:
-            return _private(_MEMORY / f"{_NAME}-{os.geteuid()}")
+            return private(_MEMORY / f"{_NAME}-{os.geteuid()}")
     return None
 
 
-def _private(folder: Path) -> Path | None:
+def private(folder: Path) -> Path | None:
     """Return a folder that only this user writes to, made if need be, or None."""
     with suppress(OSError):
         folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
-            return folder.resolve() if os.access(folder, os.W_OK) else None
+        found = folder.lstat()  # /dev/shm is everybody's: no link of somebody else
+        ours = found.st_uid == os.geteuid() and not found.st_mode & 0o022
+        if stat.S_ISDIR(found.st_mode) and ours and os.access(folder, os.W_OK):
+            return folder.resolve()
     return None
 
 

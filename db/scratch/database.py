@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from ..errors import ConnectionFailed, MigrationsError, SettingsError, one_line
-from ..server import ours
+from ..server import databases, ours
 from ..server.connection import Target
 from ..server.local import is_local
 from ..server.ours import Connection
@@ -49,12 +49,6 @@ _LACKS = """
 SELECT wanted FROM pg_catalog.unnest(%s::pg_catalog.text[]) AS wanted
 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_available_extensions AS a
                   WHERE a.name OPERATOR(pg_catalog.=) wanted)"""
-_LOCK = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
-_LEFT = """
-SELECT d.datname FROM pg_catalog.pg_database AS d
-JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) d.datdba
-WHERE pg_catalog.starts_with(d.datname::pg_catalog.text, %s)
-  AND r.rolname OPERATOR(pg_catalog.=) current_user"""
 # Settings of a session that would only be in the way: nothing of the target's is there to load, to
 # protect, or to wait for.
 _NOT_THERE = re.compile(
@@ -250,7 +244,7 @@ def _create(conn: Connection, name: str, model: _Like | None, *, own: bool) -> N
         return
     if own and name == SPARE:
         conn.execute(f"DROP DATABASE {SPARE}".encode())
-    ours.ask(conn, _LOCK, [name])
+    databases.lock(conn, name)
     create = f"CREATE DATABASE {quoted} TEMPLATE template0"
     if own and conn.info.server_version >= 150000:  # without fsync the faster way
         create += " STRATEGY file_copy"
@@ -281,18 +275,15 @@ def _locale(conn: Connection, model: _Like) -> str:
 
 
 def _drop(conn: Connection, name: str) -> None:
-    force = " WITH (FORCE)" if conn.info.server_version >= 130000 else ""
     with suppress(psycopg.Error):  # the next one removes it
-        conn.execute(
-            f"DROP DATABASE IF EXISTS {sql.Identifier(name).as_string(None)}{force}".encode()
-        )
+        databases.drop(conn, name)
 
 
 def _remove_left(conn: Connection) -> None:
     """Drop what killed processes have left: nobody holds its lock."""
-    for (name,) in ours.ask(conn, _LEFT, [PREFIX]):
-        if ours.ask(conn, _LOCK, [name]) == [(True,)]:
-            _drop(conn, str(name))
+    for name, _ in databases.ours_named(conn, PREFIX):
+        if databases.lock(conn, name):
+            _drop(conn, name)
 
 
 def _prepared(

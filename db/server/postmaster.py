@@ -40,6 +40,16 @@ SYSTEM_USER = "embedded_postgres"
 SHARED = Path("/var/lib/embedded_postgres")  # only ever used by root
 
 NONE: Mapping[str, str] = MappingProxyType({})
+# Of a server of which nothing has to survive.
+UNFLUSHED: Mapping[str, str] = MappingProxyType(
+    {
+        "fsync": "off",
+        "full_page_writes": "off",
+        "synchronous_commit": "off",
+        "autovacuum": "off",  # it would be in the way of CREATE DATABASE
+        "wal_level": "logical",  # a file may make a publication
+    }
+)
 _START_S = 120  # crash recovery of a large database takes its time
 _STOP_S = 30
 _POLL_S = 0.005
