@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from ..engine import ledger, place
+from ..engine import place
 from ..engine.survey import Survey, base_schema, stand
 from ..engine.waiting import nap
 from ..errors import CheckFailed, FilesError, LedgerError, listed
@@ -136,7 +136,7 @@ def _replayed(settings: Settings, survey: Survey, conn: Connection, screen: Scre
     paths = [m.path for m in (base, *survey.migrations) if m and m.filename in {SCHEMA, *executed}]
     with _empty(settings, conn, paths, screen) as (scratch, before):
         files.run(scratch, among=())
-        recorded = _recorded(scratch)
+        recorded = set(compared.recorded(scratch))
         ahead = sorted(recorded - executed - {SCHEMA})
         if not ahead:
             _refuse_gone(executed - recorded, survey)
@@ -175,11 +175,6 @@ def _refuse_gone(wanted: Collection[str], survey: Survey) -> None:
             f"{NOTHING}",
             "Put them back; or let a dump that has them be the base schema: invoke db.dump",
         )
-
-
-def _recorded(scratch: Scratch) -> set[str]:
-    with scratch.target.once("invoke db scratch") as conn:
-        return set(ledger.read(conn, place.find(conn, scratch.settings.ledger)))
 
 
 def _without(scratch: Scratch, settings: Settings, based: bool, screen: Screen) -> tuple[str, ...]:

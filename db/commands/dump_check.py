@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..engine import ledger, place
 from ..errors import CheckFailed, FilesError, StatementFailed, listed
 from ..events import Note
 from ..files import folder
@@ -40,7 +39,7 @@ def check(settings: Settings, screen: Screen, path: Path) -> None:
     migrations = folder.discover(settings.folder, settings.shown(settings.folder))
     with _empty(chosen, screen, shown) as scratch:
         files.run(scratch, among=())
-        recorded = _recorded(scratch)
+        recorded = compared.recorded(scratch)
         without = PRIVILEGES if folder.lacks_privileges(path) else ()
         dumped = compared.looked_at(scratch)._replace(settings={}, without=without)
     made = _made(chosen, screen, migrations, recorded)
@@ -104,8 +103,3 @@ def _empty(settings: Settings, screen: Screen, what: str) -> Iterator[Scratch]:
     with database(settings, major=major) as empty:
         screen.event(Note(f"replaying {what} on {empty.shown}"))
         yield files.prepared(empty, "")
-
-
-def _recorded(scratch: Scratch) -> dict[str, Executed]:
-    with scratch.target.once("invoke db scratch") as conn:
-        return ledger.read(conn, place.find(conn, scratch.settings.ledger))

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from ..engine.check import refusals
 from ..engine.survey import Survey, survey
 from ..errors import CheckFailed, LedgerError, listed, refuse
-from ..events import Concluded, Event, Note, Planned, Progress, Retrying, Waiting
+from ..events import Concluded, Event, Note, Planned
 from ..files import folder
 from ..files.plan import Goal
-from ..rehearsal.stage import Outcome, Stage
+from ..rehearsal.stage import LASTS, Outcome, Stage
 from ..scratch.database import Scratch, database
 from ..scratch.fill import copy, replay
 from ..server.connection import describe
@@ -111,7 +111,7 @@ def _replayed(stack: ExitStack, settings: Settings, screen: Screen, goal: Goal) 
 
 def _lasting(screen: Screen) -> Callable[[Event], None]:
     def show(event: Event) -> None:
-        if isinstance(event, Progress | Retrying | Waiting):
+        if isinstance(event, LASTS):
             screen.event(event)
 
     return show

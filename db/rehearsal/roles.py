@@ -8,21 +8,14 @@ from contextlib import suppress
 import psycopg
 from psycopg import sql
 
-from ..server import ours
+from ..scratch.again import roles
 from ..server.ours import Connection
 from .measured import Did
-
-_ALL = "SELECT r.rolname FROM pg_catalog.pg_roles AS r"
-
-
-def all_of(conn: Connection) -> frozenset[str]:
-    """Return the names of the server's roles."""
-    return frozenset(str(name) for (name,) in ours.ask(conn, _ALL))
 
 
 def remove(conn: Connection, before: Collection[str], did: Collection[Did]) -> None:
     """Drop the roles that were not there `before` and that a statement has named: no others'."""
-    for name in all_of(conn) - frozenset(before):
+    for name in roles(conn) - frozenset(before):
         if any(name.encode() in each.text for each in did):
             role = sql.Identifier(name)
             with suppress(psycopg.Error):  # somebody else has begun to use it

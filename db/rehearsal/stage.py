@@ -19,7 +19,7 @@ from ..events import (
 )
 from ..files.folder import Migration
 from ..files.plan import SCHEMA, Goal
-from ..scratch import objects
+from ..scratch import again, objects
 from ..scratch.database import Scratch
 from ..scratch.objects import Object
 from ..server import ours
@@ -31,8 +31,7 @@ from .run import Rehearsal
 
 T = TypeVar("T")
 _NAME = "migrations rehearsal"
-_LASTS = (Progress, Retrying, Waiting)
-_SNAPSHOT = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+LASTS = (Progress, Retrying, Waiting)  # what is shown of a run on the copy
 _NOTHING = "This was on a copy. Nothing was executed on the target."
 
 
@@ -52,7 +51,7 @@ class Stage:
     ) -> None:
         self._scratch, self._target, self._show = scratch, target, show
         self._own: set[sizes.Name] = set()  # the runner's tables
-        self._roles: frozenset[str] = frozenset()
+        self._roles: set[str] = set()
         self._runs: list[Rehearsal] = []
         self._there = self._look()
 
@@ -89,7 +88,7 @@ class Stage:
     def _look(self) -> There:
         """Return what is there before the run, without the runner's own tables."""
         with self._scratch.target.once(_NAME) as conn:
-            self._roles = roles.all_of(conn)
+            self._roles = again.roles(conn)
             found = seen.answer(ours.ask(conn, seen.question(everything=True))[0][0])
             book = place.find(conn, self._scratch.settings.ledger)
         self._own = {(book.schema, name) for name in (book.table, f"{book.table}_unfinished")}
@@ -115,7 +114,7 @@ class Stage:
         try:
             while True:
                 event = next(events)
-                if isinstance(event, _LASTS):
+                if isinstance(event, LASTS):
                     self._show(event)
         except StopIteration as done:
             value: T = done.value
@@ -164,7 +163,7 @@ class Stage:
 
     def _dumped(self) -> dict[Object, str]:
         target = self._scratch.target
-        with target.once(_NAME) as conn, ours.transaction(conn, _SNAPSHOT):
+        with target.once(_NAME) as conn, ours.transaction(conn, ours.LOOKING):
             book = place.find(conn, self._scratch.settings.ledger)
             return objects.dumped(target, conn, book, state=_NOTHING)
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from psycopg import sql
 
-from ..engine import place
+from ..engine import ledger, place
 from ..events import Difference
+from ..files.plan import Executed
 from ..server import ours
 from ..server.ours import Connection
 from ..settings import Settings
@@ -40,6 +41,12 @@ def looked_at(
         schema = beside.schema(scratch.target, conn, book, state=NOTHING)
         own = {key: text for key, text in schema.settings.items() if before.get(key) != text}
         return Made(schema, own, again.roles(conn), without)
+
+
+def recorded(scratch: Scratch) -> dict[str, Executed]:
+    """Return what is recorded as executed there."""
+    with scratch.target.once("invoke db scratch") as conn:
+        return ledger.read(conn, place.find(conn, scratch.settings.ledger))
 
 
 class Comparison(NamedTuple):
