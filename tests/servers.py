@@ -93,32 +93,21 @@ def installed(major: str) -> Path:
 
 def shipped(package: str) -> list[Path]:
     """Return the SQL files of a package's schema, in their order, installed at the first call."""
-    command, inside = {
-        "procrastinate": (
-            [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target"],
-            "procrastinate/sql/migrations",
-        ),
-        "graphile-worker": (
-            [
-                "npm",
-                "install",
-                "--ignore-scripts",
-                "--no-audit",
-                "--no-fund",
-                "--silent",
-                "--prefix",
-            ],
-            "node_modules/graphile-worker/sql",
-        ),
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target"]
+    npm = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent", "--prefix"]
+    command, version, inside = {
+        "procrastinate": (pip, "==3.10.0", "procrastinate/sql/migrations"),
+        "graphile-worker": (npm, "@0.17.3", "node_modules/graphile-worker/sql"),
+        "connect-pg-simple": (npm, "@10.0.0", "node_modules/connect-pg-simple"),
     }[package]
-    folder = INSTALLED / package
+    folder = INSTALLED / f"{package}{version}"
     INSTALLED.mkdir(exist_ok=True)
     with (INSTALLED / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            new = INSTALLED / f"{package}.new"
+            new = INSTALLED / f"{package}{version}.new"
             shutil.rmtree(new, ignore_errors=True)
-            _said(*command, str(new), package)
+            _said(*command, str(new), f"{package}{version}")
             new.rename(folder)
     return sorted((folder / inside).glob("*.sql"))
 
