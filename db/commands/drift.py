@@ -71,9 +71,9 @@ def compare(settings: Settings, screen: Screen) -> Drift:
             survey = _stand(conn, settings, screen)
             state = beside.schema(target, conn, survey.ledger, state=NOTHING)
             there = Made(state, state.settings, again.roles(conn))
-        made = _replayed(settings, survey, conn, screen)
-        runners = {conn.info.user, settings.role}
-        found = compared.compare(made, there, runners, settings, conn)
+        with _replayed(settings, survey, conn, screen) as (made, scratch):
+            runners = {conn.info.user, settings.role}
+            found = compared.compare(made, there, runners, scratch)
     kept = [d for d in found.differences if not _is_ignored(d, settings)]
     return Drift(
         tuple(d for d in kept if d.state != "order"),
@@ -129,8 +129,11 @@ def _stand(conn: Connection, settings: Settings, screen: Screen) -> Survey:
 # The replay
 
 
-def _replayed(settings: Settings, survey: Survey, conn: Connection, screen: Screen) -> Made:
-    """Return what the base schema and the executed files make on an empty database."""
+@contextmanager
+def _replayed(
+    settings: Settings, survey: Survey, conn: Connection, screen: Screen
+) -> Iterator[tuple[Made, Scratch]]:
+    """Yield what the base schema and the executed files make on an empty database, and that."""
     executed = set(survey.executed)
     base = base_schema(settings)
     paths = [m.path for m in (base, *survey.migrations) if m and m.filename in {SCHEMA, *executed}]
@@ -142,14 +145,16 @@ def _replayed(settings: Settings, survey: Survey, conn: Connection, screen: Scre
             _refuse_gone(executed - recorded, survey)
             files.run(scratch, among=executed)
             without = _without(scratch, settings, base is not None, screen)
-            return compared.looked_at(scratch, before, without)
+            yield compared.looked_at(scratch, before, without), scratch
+            return
     # A dump of a database that was ahead of this one.
     shown = settings.shown(settings.schema)
     screen.event(Note(f"{shown} holds what is pending here: {listed(ahead, 3)}; replayed without"))
     _refuse_gone(executed, survey)
     with _empty(settings, conn, paths, screen) as (scratch, before):
         files.run(scratch, schema=False, among=executed)
-        return compared.looked_at(scratch, before, _without(scratch, settings, False, screen))
+        without = _without(scratch, settings, False, screen)
+        yield compared.looked_at(scratch, before, without), scratch
 
 
 @contextmanager

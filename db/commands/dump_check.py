@@ -42,8 +42,8 @@ def check(settings: Settings, screen: Screen, path: Path) -> None:
         recorded = compared.recorded(scratch)
         without = PRIVILEGES if folder.lacks_privileges(path) else ()
         dumped = compared.looked_at(scratch)._replace(settings={}, without=without)
-    made = _made(chosen, screen, migrations, recorded)
-    found = compared.compare(made, dumped, (), chosen, None)
+    with _made(chosen, screen, migrations, recorded) as (made, scratch):
+        found = compared.compare(made, dumped, (), scratch)
     for each in found.differences:
         screen.event(each)
     _refuse(shown, found, migrations, recorded)
@@ -76,13 +76,14 @@ def _refuse(
         )
 
 
+@contextmanager
 def _made(
     settings: Settings,
     screen: Screen,
     migrations: tuple[Migration, ...],
     recorded: dict[str, Executed],
-) -> Made:
-    """Return what the files make: on an empty database, or behind a dump that has replaced some."""
+) -> Iterator[tuple[Made, Scratch]]:
+    """Yield what the files make, on an empty database, or behind a dump that has replaced some."""
     gone = sorted(recorded.keys() - {SCHEMA, *(m.filename for m in migrations)})
     if gone:
         said = f"no longer in the folder: {listed(gone, 3)}; only what is behind them is checked"
@@ -94,7 +95,7 @@ def _made(
             if not gone:
                 failed.advice += (_OVERWRITTEN,)
             raise
-        return compared.looked_at(scratch)._replace(settings={})
+        yield compared.looked_at(scratch)._replace(settings={}), scratch
 
 
 @contextmanager

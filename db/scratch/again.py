@@ -7,7 +7,8 @@ whatever one server's release writes otherwise than another's is written by the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 from psycopg import sql
@@ -15,11 +16,11 @@ from psycopg import sql
 from ..errors import MigrationsError
 from ..server import ours, pg_dump
 from ..server.ours import Connection
-from ..settings import Settings
 from . import objects
 from .beside import Schema
-from .database import database
+from .database import Scratch, another
 
+_APPLICATION = "invoke db scratch"
 _ROLES = """
 SELECT rolname FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.!~) '^pg_'"""
 
@@ -30,28 +31,33 @@ def roles(conn: Connection) -> set[str]:
 
 
 def dumped(
-    schema: Schema, settings: Settings, like: Connection | None, wanted: Iterable[str]
-) -> bytes | None:
-    """Return the dump of a database that the schema was loaded into; None if it cannot be.
+    schemas: Iterable[Schema], kinds: Collection[str], scratch: Scratch, wanted: Iterable[str]
+) -> list[bytes | None]:
+    """Return the dump of a database that each was loaded into; None if it cannot be.
 
-    `wanted`: the roles that it may mention, made in a cluster of its own.
+    Of what no other object needs, it is what is of these `kinds`. They are made on the server of
+    `scratch`. `wanted`: the roles that the schemas may mention, made there if it is a cluster of
+    its own.
     """
-    with (
-        database(settings, like, major=schema.major) as scratch,
-        scratch.target.once("invoke db scratch") as conn,
-    ):
-        try:
-            if scratch.own:
-                for role in set(wanted) - roles(conn):
-                    conn.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
-            conn.execute(_loaded(schema))
+    if scratch.own:
+        with scratch.server.once(_APPLICATION) as conn:
+            for role in set(wanted) - roles(conn):
+                conn.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
+    with ThreadPoolExecutor() as both:
+        return list(both.map(lambda schema: _dumped(schema, kinds, scratch), schemas))
+
+
+def _dumped(schema: Schema, kinds: Collection[str], scratch: Scratch) -> bytes | None:
+    try:
+        with another(scratch) as target, target.once(_APPLICATION) as conn:
+            conn.execute(_loaded(schema, kinds))
             with ours.transaction(conn, ours.LOOKING):
-                return objects.text(scratch.target, conn, None, state="")
-        except (psycopg.Error, MigrationsError):
-            return None
+                return objects.text(target, conn, None, state="")
+    except (psycopg.Error, MigrationsError):
+        return None
 
 
-def _loaded(schema: Schema) -> bytes:
+def _loaded(schema: Schema, kinds: Collection[str]) -> bytes:
     first = b"" if schema.has_public else b"DROP SCHEMA public;"
-    texts = [said.sql for said in pg_dump.statements(schema.dump) if not objects.is_right(said)]
-    return b"\n".join([first, *texts])
+    said = pg_dump.statements(schema.dump)
+    return b"\n".join([first, *(s.sql for s in said if not objects.stands_apart(s, kinds))])

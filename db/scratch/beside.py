@@ -56,7 +56,6 @@ class Schema(NamedTuple):
     facts: dict[Object, str]
     settings: dict[Object, str]  # of the database, and of roles in it
     has_public: bool
-    major: int  # of its server
 
     def objects(self, dump: bytes | None = None) -> dict[Object, str]:
         """Return its objects, but the settings; with another `dump` of the same schema, by that."""
@@ -98,7 +97,6 @@ def schema(target: Target, conn: Connection, book: Ledger, *, state: str) -> Sch
         facts,
         dict(_setting(*row) for row in own),
         bool(public[0][0]),
-        conn.info.server_version // 10000,
     )
 
 

@@ -12,12 +12,10 @@ from ..engine import ledger, place
 from ..events import Difference
 from ..files.plan import Executed
 from ..server import ours
-from ..server.ours import Connection
-from ..settings import Settings
 from . import again, beside, objects
 from .beside import Schema
 from .database import Scratch
-from .objects import PRIVILEGES, Object
+from .objects import Object
 
 NOTHING = "Nothing was compared."
 _NONE: dict[Object, str] = {}
@@ -56,23 +54,17 @@ class Comparison(NamedTuple):
     objects: int
 
 
-def compare(
-    expected: Made,
-    found: Made,
-    runners: Collection[str],
-    settings: Settings,
-    like: Connection | None,
-) -> Comparison:
+def compare(expected: Made, found: Made, runners: Collection[str], scratch: Scratch) -> Comparison:
     """Return where they differ. What the `runners`, the files' own roles, may do is not compared.
 
-    `like` is the target's connection, for a disposable database like it, if one is needed.
+    On the server of `scratch` both are loaded once more, if need be.
     """
     both = (expected, found)
     made, there = (_objects(each, runners) for each in both)
     without = (*expected.without, *found.without)
     differences = objects.compare(made, there, without=without)
-    if any(d.state in ("differs", "order") for d in differences):
-        differences = _settled(differences, both, runners, settings, like)
+    if any(map(objects.may_be_spelling, differences)):
+        differences = _settled(differences, both, runners, scratch)
     return Comparison(differences, len(made.keys() | there.keys()))
 
 
@@ -92,19 +84,18 @@ def _settled(
     differences: list[Difference],
     both: tuple[Made, Made],
     runners: Collection[str],
-    settings: Settings,
-    like: Connection | None,
+    scratch: Scratch,
 ) -> list[Difference]:
     """Return those of the differences that are left when both sides are written by one server."""
     roles = both[0].roles | both[1].roles
-    dumps = [again.dumped(made.schema, settings, like, roles) for made in both]
+    kinds = {each.kind for each in differences if objects.may_be_spelling(each)}
+    dumps = again.dumped([made.schema for made in both], kinds, scratch, roles)
     if None in dumps:
         return differences
     made, there = (_objects(m, runners, dump) for m, dump in zip(both, dumps, strict=True))
     later = {(d.kind, d.schema, d.name): d for d in objects.compare(made, there)}
-    settled = []
-    for each in differences:
-        as_before = each.state not in ("differs", "order") or each.kind in PRIVILEGES
-        found = each if as_before else later.get((each.kind, each.schema, each.name))
-        settled += [found] if found else []
-    return settled
+    settled = (
+        later.get((each.kind, each.schema, each.name)) if objects.may_be_spelling(each) else each
+        for each in differences
+    )
+    return [each for each in settled if each]

@@ -60,6 +60,7 @@ _NOT_THERE = re.compile(
 class Scratch(NamedTuple):
     """A disposable database. `own`: so is its server, and the target's roles are there."""
 
+    server: Target  # where databases of that server are made
     target: Target
     settings: Settings
     shown: str
@@ -139,7 +140,25 @@ def database(
         target = Target(there, settings.connect_timeout_s)
         major, minor = divmod(conn.info.server_version, 10000)
         shown = place.shown.replace("PostgreSQL", f"PostgreSQL {major}.{minor}", 1)
-        yield Scratch(target, chosen, shown, major, place.own)
+        yield Scratch(place.target, target, chosen, shown, major, place.own)
+
+
+@contextmanager
+def another(scratch: Scratch) -> Iterator[Target]:
+    """Make one more empty database of that locale on the same server, and drop it at the end.
+
+    Raise psycopg's errors.
+    """
+    with scratch.target.once(_APPLICATION) as there:
+        model = _Like(*ours.ask(there, _LIKE)[0])
+    name = PREFIX + secrets.token_hex(6)
+    with scratch.server.once(_APPLICATION) as conn:
+        _make(conn, name, model, own=scratch.own)
+        try:
+            yield Target({**scratch.target.parameters, "dbname": name}, scratch.target.timeout_s)
+        finally:
+            if not scratch.own:  # with a cluster of its own goes whatever is in it
+                _drop(conn, name)
 
 
 # Where
@@ -244,8 +263,12 @@ def _create(conn: Connection, name: str, model: _Like | None, *, own: bool) -> N
         return
     if own and name == SPARE:
         conn.execute(f"DROP DATABASE {SPARE}".encode())
+    _make(conn, name, model, own=own)
+
+
+def _make(conn: Connection, name: str, model: _Like | None, *, own: bool) -> None:
     databases.lock(conn, name)
-    create = f"CREATE DATABASE {quoted} TEMPLATE template0"
+    create = f"CREATE DATABASE {sql.Identifier(name).as_string(None)} TEMPLATE template0"
     if own and conn.info.server_version >= 150000:  # without fsync the faster way
         create += " STRATEGY file_copy"
     if model is None:

@@ -27,6 +27,12 @@ _MAPPING = re.compile(r" OPTIONS \(.*\)(?=;)", re.DOTALL)
 # Between the items of a CREATE TABLE, as pg_dump writes them, and between statements.
 _ITEMS = re.compile(r",\n    |\(\n    |\n\)|;\n")
 _UNORDERED = {"TABLE", "FOREIGN TABLE", "TYPE"}
+# What the server keeps as it was said: there is no expression in it.
+_AS_SAID = {*PRIVILEGES, "COMMENT", "DATABASE SETTING", "EXTENSION", "FK CONSTRAINT",
+            "ROLE SETTING", "SEQUENCE"}  # fmt: skip
+# What no expression of another object refers to.
+_APART = {*PRIVILEGES, "COMMENT", "FK CONSTRAINT", "INDEX", "INDEX ATTACH", "POLICY",
+          "PUBLICATION", "PUBLICATION TABLE", "ROW SECURITY", "STATISTICS", "TRIGGER"}  # fmt: skip
 # What may hold a password is never shown.
 _SECRET = {"SERVER", "FOREIGN DATA WRAPPER"}
 _SETTINGS = {"DATABASE SETTING", "ROLE SETTING"}
@@ -60,9 +66,10 @@ def text(target: Target, conn: Connection, book: Ledger | None, *, state: str) -
     return pg_dump.run(target, conn, *_WITHOUT, *without, state=state)
 
 
-def is_right(said: pg_dump.Said) -> bool:
-    """Return whether the statement of a dump gives or takes privileges."""
-    return _object(said.name.decode(errors="replace")).kind in PRIVILEGES
+def stands_apart(said: pg_dump.Said, kinds: Collection[str]) -> bool:
+    """Return whether a statement of a dump says nothing about how objects of these kinds are."""
+    kind = _object(said.name.decode(errors="replace")).kind
+    return kind in _APART and kind not in kinds
 
 
 def parted(dump: bytes) -> dict[Object, str]:
@@ -143,6 +150,11 @@ def _difference(key: Object, expected: str, found: str) -> Difference:
     elif state in ("differs", "order"):
         one, other = _differing(one, other)
     return Difference(key.kind, key.schema, key.name, state, tuple(one), tuple(other))
+
+
+def may_be_spelling(difference: Difference) -> bool:
+    """Return whether both may be the same, by expressions that two servers write in two ways."""
+    return difference.state == "differs" and difference.kind not in _AS_SAID
 
 
 def _in_order(one: str, other: str) -> bool:

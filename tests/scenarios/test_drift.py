@@ -225,6 +225,13 @@ def test_what_is_changed_by_hand_is_found_each_once_and_nothing_else(
 USERS = """
 CREATE TABLE users (id int PRIMARY KEY, status varchar(9) CHECK (status IN ('on', 'off')));
 CREATE VIEW active AS SELECT * FROM users WHERE status IN ('on');
+CREATE INDEX on_or_off ON users (id) WHERE status IN ('on', 'off');
+CREATE POLICY own ON users USING (status IN ('on', 'off'));
+CREATE TABLE parted (id int PRIMARY KEY, status varchar(9))
+    PARTITION BY RANGE (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (1) TO (9);
+CREATE INDEX ON parted (status);
+CREATE VIEW grouped AS SELECT id, status FROM parted WHERE status IN ('on', 'off') GROUP BY id;
 GRANT SELECT ON users TO reader;
 """
 
