@@ -33,6 +33,7 @@ RECOVERY = "db/engine/recovery.py"
 POSTMASTER = "db/server/postmaster.py"
 DUMP = "db/commands/dump.py"
 CREW = "db/fleets/crew.py"
+FLEET = "db/commands/fleet.py"
 PAUSES = "db/pauses.py"
 PLACE = "db/engine/place.py"
 OURS = "db/server/ours.py"
@@ -917,5 +918,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "    if stop is not None and stop.told.is_set():",
         "    if False:",
         (fleet("interrupt_ends_each"),),
+    ),
+    Mutant(
+        FLEET,
+        "a schema that lacks a file is taken for done",
+        "        and {row.filename: row.checksum for row in seen.executed.values()} == wanted",
+        "",
+        (fleet("cannot_be_read"),),
     ),
 )

@@ -39,7 +39,7 @@ FLOORS = {
         *("locks", "seen", "measured", "outside", "run", "sizes", "charges", "findings"),
         *("told", "roles", "undone", "stage"),
     ],
-    "fleets": ["roster", "capacity", "tally", "crew"],
+    "fleets": ["roster", "ledgers", "capacity", "tally", "crew"],
     "clones": ["server", "template", "leftovers", "pool", "databases"],
     "typed": ["text", "catalog", "names", "annotations", "scope", "module"],
     "commands": [

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from ..engine.runner import Run
 from ..engine.survey import stand
-from ..errors import CheckFailed, FleetFailed, Interrupted, MigrationsError, SettingsError, listed
+from ..errors import (
+    CheckFailed,
+    FilesError,
+    FleetFailed,
+    Interrupted,
+    MigrationsError,
+    SettingsError,
+    listed,
+)
 from ..events import Finished, Note, Standing, Target
 from ..files import folder
+from ..files import plan as plans
 from ..files.folder import Migration
-from ..files.plan import SCHEMA, Goal
-from ..fleets import roster, tally
+from ..files.plan import SCHEMA, Goal, Plan
+from ..fleets import ledgers, roster, tally
 from ..fleets.crew import MOST, Act, Crew, Limits, Show
 from ..fleets.roster import Member, Of
 from ..server import connection
@@ -76,7 +85,9 @@ def migrate(
             "A base schema is that of a database, and --schemas are many in one.",
             "Leave --migrate out: the migrations alone make what is in each schema.",
         )
-    crew = Crew(targets, _migrating(goal, _files(targets)), limits)
+    files = _files(targets)
+    done = set[str]() if goal.only else _done(targets, files)
+    crew = Crew(targets, _migrating(goal, files, done), limits)
     screen.event(Note(_where(targets)))
     crew.run(screen.event)
     records = tuple(each for each in crew.records if isinstance(each, Target))
@@ -103,9 +114,23 @@ def migrate(
     return records
 
 
-def _migrating(goal: Goal, files: tuple[Migration, ...]) -> Act:
+def _done(targets: Sequence[Member], files: tuple[Migration, ...]) -> set[str]:
+    """Return the names of schemas whose ledgers have these files, and nothing else."""
+    wanted = {file.filename: file.checksum for file in files}
+    return {
+        seen.member.name
+        for seen in ledgers.read(targets, writing=True)
+        if seen.book.complete
+        and not seen.progress
+        and {row.filename: row.checksum for row in seen.executed.values()} == wanted
+    }
+
+
+def _migrating(goal: Goal, files: tuple[Migration, ...], done: set[str]) -> Act:
     def act(member: Member, tell: Show) -> tuple[Target, MigrationsError | None]:
         started, failed = time.monotonic(), None
+        if member.name in done:
+            return tally.record(member.name, (), 0, None), None
         run = Run(member.target, member.settings, goal, files)
         try:
             drive(run.events(), Listener(tell))
@@ -126,7 +151,9 @@ def status(
     is executed on all.
     """
     _check(limits)
-    crew = Crew(targets, _looking(_files(targets)), _LOOKS._replace(workers=limits.workers))
+    files = _files(targets)
+    looking = _looking(files, _seen(targets, files))
+    crew = Crew(targets, looking, _LOOKS._replace(workers=limits.workers))
     screen.event(Note(_where(targets)))
     crew.run(screen.event)
     if crew.stop.told.is_set():
@@ -152,8 +179,21 @@ def status(
     return records
 
 
-def _looking(files: tuple[Migration, ...]) -> Act:
+def _seen(targets: Sequence[Member], files: tuple[Migration, ...]) -> dict[str, Standing]:
+    """Return where schemas stand, by name, as far as one connection can read that."""
+    without = not targets[0].settings.schema.is_file()
+    found = dict[str, Standing]()
+    for seen in ledgers.read(targets, writing=False):
+        with suppress(FilesError):
+            made = plans.make(files, seen.executed, seen.progress, without_schema=without)
+            found[seen.member.name] = _standing(seen.member, made, seen.executed)
+    return found
+
+
+def _looking(files: tuple[Migration, ...], seen: dict[str, Standing]) -> Act:
     def act(member: Member, tell: Show) -> tuple[Standing, MigrationsError | None]:
+        if member.name in seen:
+            return seen[member.name], None
         try:
             return _stands(member, files, Listener(tell)), None
         except MigrationsError as error:
@@ -172,12 +212,16 @@ def _stands(member: Member, files: tuple[Migration, ...], screen: Screen) -> Sta
         server = connection.describe(conn, writing=False)
         with read_only(conn, server):
             found = stand(conn, member.settings, files=files)
-    named, last = found.plan.named, max((n for n in found.executed if n != SCHEMA), default="")
+    return _standing(member, found.plan, found.executed)
+
+
+def _standing(member: Member, plan: Plan, executed: Collection[str]) -> Standing:
+    named, last = plan.named, max((n for n in executed if n != SCHEMA), default="")
     made = Standing(
         member.name,
         "executed",
-        last or (SCHEMA if SCHEMA in found.executed else ""),
-        tuple(migration.filename for migration in found.plan.pending),
+        last or (SCHEMA if SCHEMA in executed else ""),
+        tuple(migration.filename for migration in plan.pending),
         named("unfinished"),
         named("changed", "renamed"),
         named("missing"),

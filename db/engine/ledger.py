@@ -111,6 +111,16 @@ def read_both(
     return _read(ledger, results)
 
 
+def read_many(
+    conn: Connection, ledgers: Iterable[Ledger], lock_timeout_ms: int | None = None
+) -> list[tuple[Rows, Units]]:
+    """Return what `read_both` does of each, all in one round trip. Raise as it does."""
+    parts = [(ledger, _reading(ledger)) for ledger in ledgers]
+    queries = [query for _, some in parts for query in some]
+    results = iter(ours.asks(conn, queries, lock_timeout_ms=lock_timeout_ms) if queries else [])
+    return [_read(ledger, [next(results) for _ in some]) for ledger, some in parts]
+
+
 def look(conn: Connection, find: Callable[[], Ledger], lock_timeout_ms: int | None = None) -> Found:
     """Find the ledger and read it. One that is dropped in between is looked for again.
 

@@ -311,6 +311,56 @@ def test_workers_leave_room_on_the_server(own_cluster: MakeCluster, project: Pro
     log = small.log.read_text()
     assert "too many clients" not in log
     assert "remaining connection slots" not in log
+    # Where nothing is to be done, one connection reads all the ledgers.
+    done = there.invoke("db.fleet", "--schemas", "tenant_%")
+    assert "30 targets with nothing to do" in done.stdout
+    assert 0 < small.log.read_text()[len(log) :].count("connection authorized") <= 3
+
+
+@pytest.mark.usefixtures("tenants")
+def test_a_ledger_that_cannot_be_read_with_the_others_has_a_run_of_its_own(
+    project: Project,
+) -> None:
+    project.write("001_a.sql", COUNT.format(1))
+    project.write("002_b.sql", COUNT.format(2))
+    schemas = ("db.fleet", "--schemas", "tenant_%", "--canary", "0", "--stop-after", "0", "--json")
+    assert project.invoke(*schemas).returncode == 0
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("DELETE FROM tenant_03.migrations WHERE filename = '002_b.sql'")
+        conn.execute("DELETE FROM tenant_03.counts WHERE n = 2")
+        conn.execute("UPDATE tenant_05.migrations SET checksum = 'another' WHERE id = 1")
+        conn.execute("INSERT INTO tenant_06.migrations (filename) VALUES ('000_gone.sql')")
+        conn.execute("ALTER TABLE tenant_07.migrations RENAME TO kept")
+        conn.execute("CREATE VIEW tenant_07.migrations AS SELECT * FROM tenant_07.kept")
+        conn.execute("ALTER TABLE tenant_08.migrations DROP COLUMN checksum")
+    standing = reported(project.invoke(*schemas[:3], "--status", "--json").stdout, "standing")
+    states = {name: line["state"] for name, line in standing.items() if line["state"] != "executed"}
+    assert states == {
+        "tenant_03": "behind", "tenant_05": "changed", "tenant_06": "missing", "tenant_07": "failed"
+    }  # fmt: skip
+    stdout = project.invoke(*schemas).stdout
+    told = reported(stdout)
+    states = {
+        name: line["state"] for name, line in told.items() if line["state"] != "nothing to do"
+    }
+    left = {"tenant_03": "executed", "tenant_05": "failed", "tenant_07": "failed"}
+    assert states == left
+    assert "tenant_07.migrations is not a ledger" in told["tenant_07"]["message"]
+    assert "000_gone.sql is executed, but its file is missing. (1 target)" in stdout
+    with project.cluster.connect(project.database) as conn:
+        assert conn.execute("SELECT count(checksum) FROM tenant_08.migrations").fetchone() == (2,)
+        conn.execute("DELETE FROM tenant_03.migrations WHERE filename = '002_b.sql'")
+        conn.execute("DELETE FROM tenant_03.counts WHERE n = 2")
+    # One that is locked leaves those to runs that are read along with it.
+    with project.cluster.connect(project.database, autocommit=False) as conn:
+        conn.execute("LOCK tenant_29.migrations")
+        process = project.popen(*schemas)
+        wait_for(lambda: scalar(project, "SELECT count(*) FROM tenant_03.migrations") == 2)
+    told = reported(stopped(process)[0])
+    states = {
+        name: line["state"] for name, line in told.items() if line["state"] != "nothing to do"
+    }
+    assert states == left
 
 
 def stopped(process: subprocess.Popen[str]) -> tuple[str, str]:
