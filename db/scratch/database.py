@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from ..errors import ConnectionFailed, MigrationsError, SettingsError, one_line
-from ..server import databases, ours
+from ..server import databases, ours, pooler
 from ..server.connection import Target
 from ..server.local import is_local
 from ..server.ours import Connection
@@ -235,7 +235,7 @@ def _connected(place: _Place) -> Iterator[Connection]:
 
 def _check(conn: Connection, place: _Place, model: _Like | None, wanted: int) -> None:
     """Raise `SettingsError` if the server cannot stand for the target's."""
-    if ours.ask(conn, "SELECT pg_catalog.pg_backend_pid()") != [(conn.info.backend_pid,)]:
+    if pooler.is_between(conn):
         raise SettingsError(f"A pooler is between here and {place.shown}.", _ADVICE)
     major = conn.info.server_version // 10000
     if wanted and major != wanted:

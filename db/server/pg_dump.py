@@ -8,10 +8,10 @@ import subprocess
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..errors import MigrationsError, one_line
+from ..errors import ConnectionFailed, MigrationsError, one_line
 from ..sql.lexer import Statement
 from ..sql.script import Script
-from . import ours
+from . import ours, pooler
 from .connection import Target
 from .ours import Connection
 from .programs import program, reached
@@ -57,8 +57,15 @@ def run(
     """Return what pg_dump writes about the schema, as the transaction of the target sees it.
 
     `conn` is in that transaction. Raise `MigrationsError` if pg_dump fails, or waits for a lock for
-    longer than that; `state` is what became of the command then.
+    longer than that, and `ConnectionFailed` if it would go through a pooler; `state` is what became
+    of the command then.
     """
+    if pooler.is_between(conn):  # pg_dump sets its session up before its transaction begins
+        raise ConnectionFailed(
+            f"A pooler is between here and {target.shown}. In a session of its pool, pg_dump would "
+            "leave an empty search_path to whoever gets that next.",
+            f"{state} Connect to the server itself for this: DATABASE_URL, with another port.",
+        )
     row = conn.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
     assert row is not None
     place, env = reached(_as_written_anywhere(target, conn))

@@ -9,6 +9,7 @@ import psycopg
 from psycopg.pq import ExecStatus
 
 from ..errors import ConnectionFailed
+from . import ours
 from .ours import Connection
 
 # By these words PgBouncer says it; they are in no catalog of translations.
@@ -20,6 +21,11 @@ TOO_SMALL = (
     "the pool gives this run one connection at a time, so it does not hold the lock by which runs "
     "take turns. A run needs two, and a third to look on: default_pool_size = 3 or more"
 )
+
+
+def is_between(conn: Connection) -> bool:
+    """Return whether the process that was named at the beginning is none of the server's."""
+    return ours.ask(conn, "SELECT pg_catalog.pg_backend_pid()") != [(conn.info.backend_pid,)]
 
 
 def check(conn: Connection) -> None:

@@ -281,6 +281,32 @@ def test_another_order_or_a_dump_and_restore_is_no_drift(
         db.drift(chosen)
 
 
+def test_on_a_server_that_was_named_all_but_privileges_is_compared(
+    project: Project, chosen: Settings
+) -> None:
+    project.write("001_users.sql", USERS.replace("TO reader", "TO CURRENT_USER"))
+    db.migrate(chosen)
+    copy = project.cluster.create_database()
+    there = chosen._replace(
+        parameters={**chosen.parameters, "dbname": copy}, scratch=chosen.parameters
+    )
+    dump = project.invoke("db.dump", "--force")
+    assert dump.returncode == 0, dump.output
+    db.migrate(there)
+    project.write_schema("")
+    notes: list[str] = []
+    assert db.drift(there, on_event=lambda event: notes.append(str(event))) == ()
+    assert "has other roles" in "".join(notes)
+    with project.cluster.connect(copy) as conn:
+        conn.execute("GRANT SELECT ON users TO PUBLIC; DROP INDEX on_or_off")
+        conn.execute("CREATE OR REPLACE VIEW active AS SELECT * FROM users WHERE status IN ('off')")
+    found = sorted(map(str, db.drift(there)))
+    assert found == ["INDEX public.on_or_off", "VIEW public.active"]
+    with project.cluster.connect(copy) as conn:
+        left = "SELECT datname FROM pg_database WHERE datname LIKE 'migrations_scratch%'"
+        assert conn.execute(left).fetchall() == []
+
+
 OWNED = """
 CREATE SCHEMA app;
 CREATE ROLE {made};

@@ -323,6 +323,32 @@ def test_a_failover_in_the_middle_of_a_run_is_waited_for(
     own.cluster.start()
 
 
+def test_a_standby_is_read_as_its_primary_is(own: Project, standby: Standby) -> None:
+    own.write_schema("")
+    own.write("001_t.sql", "CREATE TABLE t (id int, s varchar(9) CHECK (s IN ('a', 'b')));")
+    assert own.invoke("db.migrate").returncode == 0
+    with own.cluster.connect(own.database) as conn:
+        conn.execute("INSERT INTO t SELECT n FROM generate_series(1, 50000) n; ANALYZE t")
+        conn.execute("CREATE TABLE by_hand (); ALTER TABLE t DROP CONSTRAINT t_s_check")
+        conn.execute("ALTER TABLE t ADD CONSTRAINT t_s_check CHECK (s IN ('a'))")
+        (sent,) = conn.execute("SELECT pg_current_wal_lsn()").fetchone() or ()
+    with psycopg.connect(standby.url(own.database), autocommit=True) as conn:
+        behind = "SELECT FROM pg_last_wal_replay_lsn() AS at WHERE at < %s"
+        deadline = time.monotonic() + 60
+        while conn.execute(behind, [sent]).fetchall():
+            assert time.monotonic() < deadline
+    own.write("002_t.sql", "UPDATE t SET s = 'a';\nALTER TABLE t ALTER s SET NOT NULL;\n")
+    env = {"DATABASE_URL": standby.url(own.database)}
+    drift = own.invoke("db.drift", env=env)
+    assert drift.returncode == 3, drift.output
+    assert "TABLE public.by_hand  unexpected" in drift.stdout
+    assert "2 objects differ" in drift.stderr
+    done = own.invoke("db.rehearse", env=env)
+    assert done.returncode == 0, done.output
+    assert "50.0 k rows" in done.stdout
+    assert "1 of 1 file would stop the application" in done.stdout
+
+
 def test_batches_wait_for_a_replica_that_is_behind(own: Project, standby: Standby) -> None:
     """Also where a role may not see it: that is said once. A slot without a reader is named."""
     batches.table(own, 90)

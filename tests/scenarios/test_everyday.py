@@ -948,7 +948,7 @@ def _address() -> str:
     return address
 
 
-def test_through_a_pooler_all_is_the_same_except_that_drop_takes_it_for_elsewhere(
+def test_through_a_pooler_all_is_the_same_but_what_needs_pg_dump_and_where_it_is(
     project: Project, pgbouncer: PgBouncer
 ) -> None:
     write(project, 1, 2, down=True)
@@ -959,11 +959,16 @@ def test_through_a_pooler_all_is_the_same_except_that_drop_takes_it_for_elsewher
         ["db.rollback", "--yes"],
         ["db.repair", "--name", "001_t1.sql", "--forget", "--yes"],
         ["db.baseline", "--yes"],
-        ["db.dump", "--force"],
         ["db.wait"],
     ):
         done = project.invoke(*command, env=env)
         assert done.returncode == 0, done.output
+    write(project, 3)
+    for command in (["db.dump", "--force"], ["db.drift"], ["db.rehearse"]):
+        done = project.invoke(*command, env=env)  # it would leave its settings to others
+        assert done.returncode == 2, done.output
+        assert f"A pooler is between here and {project.database} on" in done.stderr
+    (project.migrations / "003_t3.sql").unlink()
     assert project.executed() == ["schema.sql", "001_t1.sql", "002_t2.sql"]
     done = project.invoke("db.drop", "--yes", env=env)
     assert done.returncode == 2
