@@ -87,25 +87,33 @@ def plan(
 
 
 def rehearse(
-    url: str | Settings,
+    url: str | Settings | None = None,
     folder: str | Path | None = None,
     *,
     schema: str | Path | None = None,
     to: str = "",
     only: str = "",
+    replay: bool = False,
     longest_s: float = 1.0,
     settings: Mapping[str, str] | None = None,
     on_event: OnEvent | None = None,
 ) -> Outcome:
     """Run the pending files on a copy of the schema, and return what they would do to the target.
 
-    `only`: one file; `to`: up to that one. `findings` are what others may wait for longer than
-    `longest_s` seconds. Nothing is written; an error is that of a file that would fail.
+    `only`: one file; `to`: up to that one. With `replay`, or without a URL, the copy is what the
+    base `schema` and the files before `only` make, and sizes are unknown. `findings` are what
+    others may wait for longer than `longest_s` seconds. Nothing is written; an error is that of a
+    file that would fail.
     """
-    chosen = _settings(url, folder, schema, settings)
+    chosen = _settings("" if url is None else url, folder, schema, settings)
     goal = Goal("db.rehearse", only=only, to=to)
-    longest_ms = round(1000 * longest_s)
-    return _rehearse.rehearse(chosen, Listener(on_event), goal, longest_ms=longest_ms)
+    return _rehearse.rehearse(
+        chosen,
+        Listener(on_event),
+        goal,
+        replayed=replay or url is None,
+        longest_ms=round(1000 * longest_s),
+    )
 
 
 def verify(

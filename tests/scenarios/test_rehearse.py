@@ -247,7 +247,11 @@ def test_a_file_that_fails_is_shown_as_a_run_would_show_it(project: Project) -> 
     assert "VACUUM cannot run in a transaction" in refused.stderr
 
 
-def test_without_a_target_on_what_the_files_before_make(project: Project) -> None:
+def test_without_a_target_on_what_the_files_before_make(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_CACHE_HOME", "PATH"):
+        monkeypatch.setenv(name, project.environment()[name])
     project.write_schema("CREATE TABLE accounts (id int PRIMARY KEY);\n")
     project.write("001_base.sql", BASE)
     project.write("002_null.sql", "ALTER TABLE contacts ALTER COLUMN region SET NOT NULL;\n")
@@ -268,6 +272,11 @@ def test_without_a_target_on_what_the_files_before_make(project: Project) -> Non
         "| 1 | <code>ALTER TABLE contacts ALTER COLUMN region SET NOT NULL</code> |" in told.stdout
     )
     assert "> **contacts: no reads and no writes from line 1 to COMMIT" in told.stdout
+    schema = project.folder / "db" / "schema.sql"
+    for url, anew in ((None, False), ("postgresql://127.0.0.1:1/nowhere", True)):
+        outcome = rehearse(url, project.migrations, schema=schema, only="002_null.sql", replay=anew)
+        assert [each.filename for each in outcome.findings] == ["002_null.sql"]
+        assert [work.amount for each in outcome.statements for work in each.work] == [None]
     first = project.invoke("db.rehearse", "--replay", "--to", "001_base.sql", "--check", env=env)
     assert first.returncode == 0, first.output
     assert "1 file rehearsed: nobody would wait for long." in first.stdout
