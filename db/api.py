@@ -51,6 +51,7 @@ def migrate(
     """
     chosen, screen = _settings(url, folder, schema, settings), Listener(on_event)
     with connection.target(chosen) as target:
+        target.begin()
         run = Run(target, chosen, Goal(schema=_has_schema(url, schema), to=to))
         drive(run.events(), screen)
         return run.executed

@@ -115,10 +115,12 @@ def retyped(command: str, options: Mapping[str, str | bool]) -> str:
 
 def run(report: screen.Report, settings: Settings, goal: Goal) -> None:
     """Execute what the goal says, and show it."""
-    from .engine.runner import Run
     from .server import connection
 
     with connection.target(settings) as target:
+        target.begin()
+        from .engine.runner import Run  # while it is connected
+
         _show(report, Run(target, settings, goal))
 
 

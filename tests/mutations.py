@@ -26,6 +26,7 @@ UNITS = "db/engine/units.py"
 LEDGER = "db/engine/ledger.py"
 WAITING = "db/engine/waiting.py"
 WATCH = "db/server/watch.py"
+AHEAD = "db/server/ahead.py"
 PIPELINE = "db/server/pipeline.py"
 CONNECTION = "db/server/connection.py"
 SURVEY = "db/engine/survey.py"
@@ -522,17 +523,17 @@ MUTANTS: tuple[Mutant, ...] = (
         (engine("names_the_blocker"),),
     ),
     Mutant(
-        WATCH,
+        AHEAD,
         "a second connection that does not come is waited for",
         "        self._wanted = False\n        self.join(1)",
         "        self._wanted = False\n        self.join()",
         (engine("does_not_come"),),
     ),
     Mutant(
-        WATCH,
+        AHEAD,
         "a second connection that comes too late stays open",
-        "        if not self._wanted:\n            guard.close()",
-        "        if False:\n            guard.close()",
+        "        if not self._wanted:\n            made.close()",
+        "        if False:\n            made.close()",
         (engine("does_not_come"),),
     ),
     Mutant(
@@ -768,6 +769,13 @@ MUTANTS: tuple[Mutant, ...] = (
         '        unique = "" if ledger.is_unique else ", ADD UNIQUE (filename)"',
         '        unique = ""',
         (engine("cannot_be_made"),),
+    ),
+    Mutant(
+        LEDGER,
+        "a first ledger is made though another run has made one elsewhere",
+        "    first: list[ours.Query] = [(_NOWHERE, finding(schema, ledger.table)[1])]\n",
+        "    first: list[ours.Query] = []\n    assert schema is not None\n",
+        ("scenarios/test_ledger.py -k the_one",),
     ),
     Mutant(
         LEDGER,

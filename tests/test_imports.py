@@ -20,6 +20,7 @@ FLOORS = {
         "ours",
         "postmaster",
         "embedded",
+        "ahead",
         "connection",
         "local",
         "pooler",

@@ -18,7 +18,7 @@ from ..errors import LedgerError
 from ..files.plan import SCHEMA, Executed, Progress
 from ..server import ours
 from ..server.ours import Connection
-from .place import OURS, THEIRS, Ledger, chosen, finding
+from .place import FIND, OURS, THEIRS, Ledger, chosen, finding
 
 Rows: TypeAlias = "dict[str, Executed]"
 Units: TypeAlias = "dict[str, list[Progress]]"
@@ -34,6 +34,8 @@ CREATE TABLE IF NOT EXISTS {table} (
     duration_ms INTEGER,
     executed_by pg_catalog.text
 )"""
+# Fails, and all of its transaction with it, where there is a table that may be a ledger.
+_NOWHERE = f"SELECT 1 OPERATOR(pg_catalog./) (NOT EXISTS ({FIND}))::integer"
 _CREATE_SCHEMA = "CREATE SCHEMA IF NOT EXISTS {schema}"
 _CREATE_UNFINISHED = """
 CREATE TABLE IF NOT EXISTS {unfinished} (
@@ -212,6 +214,35 @@ def prepare(
     round trip. Raise psycopg's errors: to wait for a lock, or for another run that creates it at
     the same time, is the caller's part.
     """
+    wanted = _wanted(ledger, unfinished=unfinished)
+    if not wanted:
+        return ledger
+    _make(conn, ledger, wanted, [], lock_timeout_ms)
+    return _prepared(ledger, unfinished=unfinished)
+
+
+def prepare_first(
+    conn: Connection, ledger: Ledger, lock_timeout_ms: int | None, *, unfinished: bool
+) -> Ledger | None:
+    """Make a ledger that was nowhere, if it is nowhere still, all in one round trip.
+
+    Return it; None if there is one by now, or it could not be made: nothing has changed then, and
+    who looks again will see why. Raise psycopg's error if the connection was lost.
+    """
+    schema = ledger.schema if ledger.named else ""
+    wanted = _wanted(ledger, unfinished=unfinished)
+    first: list[ours.Query] = [(_NOWHERE, finding(schema, ledger.table)[1])]
+    try:
+        _make(conn, ledger, wanted, first, lock_timeout_ms)
+    except psycopg.Error:
+        if conn.closed:
+            raise
+        return None
+    return _prepared(ledger, unfinished=unfinished)
+
+
+def _wanted(ledger: Ledger, *, unfinished: bool) -> list[str]:
+    """Return what makes the tables, or what they lack."""
     wanted: list[str] = []
     if not ledger.exists:
         wanted += [_CREATE_SCHEMA, _CREATE] if ledger.dumped else [_CREATE]
@@ -226,13 +257,24 @@ def prepare(
     elif unfinished and later:
         add = ", ".join(f"ADD COLUMN IF NOT EXISTS {name} {kind}" for name, kind in later)
         wanted.append(f"ALTER TABLE {{unfinished}} {add}")
-    if not wanted:
-        return ledger
+    return wanted
+
+
+def _make(
+    conn: Connection,
+    ledger: Ledger,
+    wanted: list[str],
+    first: list[ours.Query],
+    lock_timeout_ms: int | None,
+) -> None:
     if lock_timeout_ms is not None:
         # The first file's commit waits for what has to be waited for, and says so.
-        wanted.insert(0, "SET LOCAL synchronous_commit = local")
-    statements = [(ledger.compose(text), ()) for text in wanted]
-    ours.execute(conn, statements, lock_timeout_ms=lock_timeout_ms)
+        wanted = ["SET LOCAL synchronous_commit = local", *wanted]
+    statements: list[ours.Query] = [(ledger.compose(text), ()) for text in wanted]
+    ours.execute(conn, [*first, *statements], lock_timeout_ms=lock_timeout_ms)
+
+
+def _prepared(ledger: Ledger, *, unfinished: bool) -> Ledger:
     return ledger._replace(
         exists=True,
         columns=(*THEIRS, *OURS),

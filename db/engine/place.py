@@ -171,15 +171,23 @@ class _Trust(NamedTuple):
     rules: list[str]
 
 
-def find(conn: Connection, name: str) -> Ledger:
-    """Return where the ledger is or would be. Reads only.
+def find(conn: Connection, name: str, tables: list[ours.Row] | None = None) -> Ledger:
+    """Return where the ledger is or would be. Reads only. `tables`: what `FIND` has just found.
 
     `name` is `schema.table`, or `table`: the ledger of that name in whatever schema it is, or, if
     there is none, one to be made in the first schema of the search_path. Raise `LedgerError` if
     there are several, or what has the name is another tool's or cannot be trusted.
     """
+    schema, table = parted(name)
+    if tables is None:
+        tables = ours.ask(conn, *finding(schema, table))
+    return chosen(conn, tables, schema, table)
+
+
+def parted(name: str) -> tuple[str, str]:
+    """Return the schema, or nothing, and the table."""
     schema, _, table = name.rpartition(".")
-    return chosen(conn, ours.ask(conn, *finding(schema, table)), schema, table)
+    return schema, table
 
 
 def finding(schema: str, table: str) -> tuple[str, list[object]]:

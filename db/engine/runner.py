@@ -20,7 +20,7 @@ import psycopg
 from .. import pauses
 from ..errors import FileChanged, FilesError, Interrupted, MigrationsError, refuse
 from ..events import Blocker, Event, Finished, Note, Planned
-from ..files.folder import Migration, paths
+from ..files.folder import Migration, discover
 from ..files.plan import Goal, batched
 from ..server.connection import Target
 from ..server.pipeline import Arrival, Command, CommandFailed
@@ -71,8 +71,8 @@ class Run:
         """
         started = time.monotonic()
         folder = self._settings.folder
-        if self._goal.schema:  # before a database is made that would stay empty
-            paths(folder, self._settings.shown(folder))
+        if self._files is None:  # before a database is made that would stay empty
+            self._files = discover(folder, self._settings.shown(folder))
         try:
             self._session = yield from self._sessions.open(
                 self._target, self._settings, create=self._goal.schema
@@ -124,7 +124,7 @@ class Run:
         self._session.open_guard(self._ledger.keys)
         unfinished = self._check()
         checked = self._survey
-        yield from self._take_turn()
+        yield from self._take_turn(unfinished=unfinished)
         if self._survey.idle:
             if first:
                 yield Planned((), len(self._survey.executed))
@@ -136,17 +136,35 @@ class Run:
             yield Planned(tuple(m.filename for m in self._survey.todo), len(self._survey.executed))
         yield from self._execute(self._survey.todo)
 
-    def _take_turn(self) -> Iterator[Event]:
-        """Wait for this run's turn, and survey again: what stood before may be out of date."""
+    def _take_turn(self, *, unfinished: bool) -> Iterator[Event]:
+        """Wait for this run's turn, and survey again: what stood before may be out of date.
+
+        A ledger that is nowhere still is made instead.
+        """
         while True:
             keys = self._ledger.keys
             yield from take_turn(
                 self._session, keys, guarded=self._settings.guard, needless=self._needless
             )
+            if self._make_first(unfinished=unfinished):
+                return
             yield from self._look(again=True)
             if self._ledger.keys == keys:
                 return
             self._session.unwatch()  # another run has made the ledger elsewhere
+
+    def _make_first(self, *, unfinished: bool) -> bool:
+        """Return whether the ledger was nowhere still, and has been made."""
+        session, book = self._session, self._survey.ledger
+        if book.exists or self._goal.schema:  # which is for an empty database
+            return False
+        made = ledger.prepare_first(
+            session.conn, book, session.lock_timeout_ms, unfinished=unfinished
+        )
+        if made is None:
+            return False
+        self._ledger, self._survey = made, self._survey._replace(ledger=made)
+        return True
 
     def _look(self, *, again: bool = False) -> Iterator[Event]:
         """Survey, and see what became of the files that were under way when a link was lost.
@@ -163,6 +181,7 @@ class Run:
                 session.lock_timeout_ms,
                 before=before,
                 files=self._files,
+                tables=session.tables(),
             ),
         )
         self._ledger = self._survey.ledger

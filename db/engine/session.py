@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -19,11 +18,21 @@ from ..events import Blocker, Event, Note, Noticed, Progress, Waiting
 from ..files.folder import Migration
 from ..pauses import pause
 from ..server import ours, pooler
-from ..server.connection import CITUS, REACHES_OUT, VANISHED, StandbyFound, Target, describe
+from ..server.ahead import Ahead
+from ..server.connection import (
+    CITUS,
+    PREFIX,
+    REACHES_OUT,
+    VANISHED,
+    StandbyFound,
+    Target,
+    describe_and_ask,
+)
 from ..server.ours import Connection
 from ..server.pipeline import TICK_S, Arrival, Command, LinkLost, Pipeline, diagnostic
-from ..server.watch import PREFIX, Guard, Opening, author, guard_name
+from ..server.watch import Guard, author, guard_name, opened
 from ..settings import Settings
+from . import place
 
 if TYPE_CHECKING:
     from ..sql.lexer import Statement
@@ -69,10 +78,11 @@ class Session:
         self.target = target
         self.settings = settings
         self.name = name
+        self._tables: list[ours.Row] | None
         self._use(conn)
         self.created = False  # the database, just now
         self.guard: Guard | None = None
-        self._opening: Opening | None = None
+        self._opening: Ahead[Guard] | None = None
         self.guard_pid = 0  # also when it is gone
         self.notices: list[Diagnostic] = []
         self._earlier = 0  # notices that are not kept
@@ -87,7 +97,8 @@ class Session:
 
     def _use(self, conn: Connection) -> None:
         self.conn = conn
-        self.server = describe(conn)
+        asked = place.finding(*place.parted(self.settings.ledger))
+        self.server, (self._tables,) = describe_and_ask(conn, [asked])
         wanted = self.target.schema
         if wanted and (self.server.pooled or conn.schemas[:1] != (wanted,)):
             raise ConnectionFailed(
@@ -98,6 +109,11 @@ class Session:
         self.pipe = Pipeline(conn)
         self._since = time.monotonic()
         conn.add_notice_handler(self._noticed)
+
+    def tables(self) -> list[ours.Row] | None:
+        """Return what `place.FIND` found as the connection began; None from the second time on."""
+        tables, self._tables = self._tables, None
+        return tables
 
     def renew(self) -> Generator[Event, None, None]:
         """Go on in a new session: what a file has set for its role or database is given to those.
@@ -138,7 +154,7 @@ class Session:
     def _open(
         cls, target: Target, settings: Settings, *, create: bool
     ) -> Generator[Event, None, Session]:
-        name, created = f"{PREFIX}{random.randrange(16**6):06x}", False
+        name, created = target.session_name(), False
         try:
             conn = yield from target.connect(name)
         except ConnectionFailed:
@@ -182,17 +198,17 @@ class Session:
         with suppress(psycopg.Error):  # an engine that cannot, or this one is lost as well
             ours.ask(self.conn, _END, [lost.name, lost.guard_pid, guard_name()])
 
-    def open_guard(self, keys: tuple[str, ...]) -> Opening:
+    def open_guard(self, keys: tuple[str, ...]) -> Ahead[Guard]:
         """Begin to open the second connection, while there is other work to do."""
         if self._opening is None and self.server.pooled:
             pooler.check(self.conn)  # before the pool's only connection may be taken
-        self._opening = self._opening or Opening(self.target, keys, lock=self.settings.guard)
+        self._opening = self._opening or opened(self.target, keys, lock=self.settings.guard)
         return self._opening
 
     def watched(self, keys: tuple[str, ...]) -> Guard:
         """Return the guard, opened on first use."""
         if self.guard is None:
-            self.guard = self.open_guard(keys).guard()
+            self.guard = self.open_guard(keys).get()
             self.guard_pid = self.guard.pid
         return self.guard
 

@@ -11,7 +11,7 @@ from ..events import Note
 from ..files import folder, plan
 from ..files.folder import Migration
 from ..files.plan import SCHEMA, Executed, Goal, Plan, Progress
-from ..server.ours import Connection
+from ..server.ours import Connection, Row
 from ..settings import Settings
 from . import ledger, place
 from .place import Ledger
@@ -42,17 +42,20 @@ def stand(
     *,
     before: Survey | None = None,
     files: tuple[Migration, ...] | None = None,
+    tables: list[Row] | None = None,
 ) -> Survey:
     """Return what stands, with nothing to be done about it. Nothing is written.
 
-    With what stood `before`, only the database is looked at again, and with the `files` of the
-    folder, that is not read. Raise `FilesError` or
-    `LedgerError` for what must be put right first, and `psycopg.errors.LockNotAvailable` if the
-    ledger is locked for longer than that.
+    With what stood `before`, only the database is looked at again, with the `files` of the folder,
+    that is not read, and with the `tables` that `place.FIND` has just found, it is not asked.
+    Raise `FilesError` or `LedgerError` for what must be put right first, and
+    `psycopg.errors.LockNotAvailable` if the ledger is locked for longer than that.
     """
 
     def find() -> Ledger:
-        return _ledger(conn, settings)
+        nonlocal tables
+        found, tables = tables, None
+        return _ledger(conn, settings, found)
 
     if before is None:
         book, executed, progress = ledger.look(conn, find, lock_timeout_ms)
@@ -72,12 +75,12 @@ def stand(
     return Survey(book, executed, progress, migrations, made, unchecked)
 
 
-def _ledger(conn: Connection, settings: Settings) -> Ledger:
+def _ledger(conn: Connection, settings: Settings, tables: list[Row] | None) -> Ledger:
     """Return the ledger. One that is nowhere yet belongs where the dump has it that is loaded.
 
     Otherwise the dump would make a second one there.
     """
-    book = place.find(conn, settings.ledger)
+    book = place.find(conn, settings.ledger, tables)
     schema, _, table = _dumped(settings).rpartition(".") if not book.exists else ("", "", "")
     if book.named or not schema or table != book.table:
         return book
@@ -96,9 +99,10 @@ def survey(
     *,
     before: Survey | None = None,
     files: tuple[Migration, ...] | None = None,
+    tables: list[Row] | None = None,
 ) -> Survey:
     """Return what stands and what is to be done; nothing is written. Raise as `stand` does."""
-    found = stand(conn, settings, lock_timeout_ms, before=before, files=files)
+    found = stand(conn, settings, lock_timeout_ms, before=before, files=files, tables=tables)
     if goal.only:
         todo, more = _only(found, goal)
     else:

@@ -14,8 +14,8 @@ from ..errors import one_line
 from ..events import Blocker, Event, Note, Retrying, Waiting
 from ..pauses import pause
 from ..server import ours, pooler
+from ..server.connection import PREFIX
 from ..server.pipeline import GIVEN_UP, CommandFailed
-from ..server.watch import PREFIX
 from . import ledger, place
 from .place import Ledger
 from .session import Running, Session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -18,8 +19,11 @@ from ..events import Connected, Event, Waiting, placed
 from ..pauses import pause
 from ..settings import Settings
 from . import ours
+from .ahead import Ahead
 from .ours import Connection
 
+# What one of our sessions is called in pg_stat_activity, up to its own name or file.
+PREFIX = "migrations "
 _ATTEMPT_S = 10  # for one try; libpq's own default is to wait for ever
 _PING_S = 3
 _PAUSE_S = 0.25
@@ -107,6 +111,7 @@ class Target:
         self.parameters = parameters
         self.timeout_s = timeout_s
         self.schema = schema
+        self._ahead: Ahead[Connection] | None = None
 
     @property
     def place(self) -> str:
@@ -135,6 +140,30 @@ class Target:
             client_encoding="utf8",
         )
 
+    def begin(self) -> None:
+        """Begin to connect, while there is other work to do: `connect` takes it from there."""
+        application = self.session_name()
+        self._ahead = Ahead(application, lambda: self.once(application))
+
+    def give_up(self) -> None:
+        """Close what was begun, if nobody has taken it."""
+        if self._ahead is not None:
+            self._ahead.close()
+
+    def session_name(self) -> str:
+        """Return the name of the connection that was begun, or a new one: each has its own."""
+        return self._ahead.name if self._ahead else f"{PREFIX}{random.randrange(16**6):06x}"
+
+    def _first(self, application: str) -> Connection:
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or ahead.name != application:
+            return self.once(application)
+        try:
+            return ahead.get()
+        except BaseException:
+            ahead.close()
+            raise
+
     def connect(self, application: str) -> Generator[Event, None, Connection]:
         """Return a connection, waiting for a server that is not there yet.
 
@@ -145,7 +174,7 @@ class Target:
         said = False
         while True:
             try:
-                return self.once(application)
+                return self._first(application)
             except psycopg.OperationalError as error:
                 refused = error
             # Raised out here: libpq's own error, which may quote the password, is no __context__.
@@ -272,13 +301,20 @@ class Target:
 def target(settings: Settings) -> Iterator[Target]:
     """Yield where to connect; an embedded server runs for as long as this is used."""
     if settings.embedded is None:
-        yield outside(settings)
+        yield from _used(outside(settings))
         return
     from . import embedded
 
     with embedded.running(settings.embedded) as server:
         place = {"host": server.host, "port": str(server.port), "user": server.user}
-        yield Target({**settings.parameters, **place}, settings.connect_timeout_s)
+        yield from _used(Target({**settings.parameters, **place}, settings.connect_timeout_s))
+
+
+def _used(target: Target) -> Iterator[Target]:
+    try:
+        yield target
+    finally:
+        target.give_up()
 
 
 def outside(settings: Settings) -> Target:
@@ -317,7 +353,18 @@ def describe(conn: Connection, *, writing: bool = True) -> Server:
     Raise `StandbyFound` for a standby, and `ConnectionFailed` for a database that is read-only by
     default, unless nothing is to be written.
     """
-    (path,), row = (rows[0] for rows in ours.asks(conn, [(_WHO, [_OPTIONAL])], theirs=_PATH))
+    return describe_and_ask(conn, [], writing=writing)[0]
+
+
+def describe_and_ask(
+    conn: Connection, queries: Sequence[ours.Query], *, writing: bool = True
+) -> tuple[Server, list[list[ours.Row]]]:
+    """Return what `describe` does, and the rows of each query, all in one round trip."""
+    results = ours.asks(conn, [(_WHO, [_OPTIONAL]), *queries], theirs=_PATH)
+    return _described(conn, results[0][0][0], results[1][0], writing=writing), results[2:]
+
+
+def _described(conn: Connection, path: list[str], row: ours.Row, *, writing: bool) -> Server:
     database, user, version, standby, read_only, known, lock_timeout, pid, commit, citus, out = row
     conn.schemas = tuple(s for s in path if not s.startswith("pg_"))
     product = " ".join(str(version).split(" ")[:2])

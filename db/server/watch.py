@@ -23,11 +23,9 @@ import psycopg
 
 from ..events import Blocker
 from . import ours
-from .connection import Target
+from .ahead import Ahead
+from .connection import PREFIX, Target
 from .ours import Connection
-
-# What one of our sessions is called in pg_stat_activity, up to its own name or file.
-PREFIX = "migrations "
 
 # A machine that goes down says nothing; its lock must not stay for the two hours of the default.
 _LOCK = """
@@ -281,41 +279,14 @@ class Guard:
         return ours.ask(self._watching, query, parameters)
 
 
-class Opening(threading.Thread):
-    """A guard that is being connected, and takes its lock, while there is other work to do."""
+def opened(target: Target, keys: tuple[str, ...], *, lock: bool) -> Ahead[Guard]:
+    """Return a guard that is being connected, and takes its locks if they are free."""
 
-    def __init__(self, target: Target, keys: tuple[str, ...], *, lock: bool) -> None:
-        super().__init__(daemon=True)
-        self._target, self._keys, self._lock = target, keys, lock
-        self._made: Guard | psycopg.Error | None = None
-        self._wanted = True
-        self.start()
-
-    def run(self) -> None:
-        """Connect."""
-        try:
-            guard = Guard(self._target, self._keys)
-        except psycopg.Error as error:
-            self._made = error
-            return
-        if self._lock:
+    def make() -> Guard:
+        guard = Guard(target, keys)
+        if lock:
             with suppress(psycopg.Error):  # whoever needs the lock tries again, and is told
                 guard.lock()
-        self._made = guard
-        if not self._wanted:
-            guard.close()
+        return guard
 
-    def guard(self) -> Guard:
-        """Return it when it is there. Raise psycopg's error if it cannot be connected."""
-        self.join()
-        if isinstance(self._made, psycopg.Error):
-            raise self._made
-        assert self._made is not None
-        return self._made
-
-    def close(self) -> None:
-        """Close it; one that is not there in a second is left to close itself."""
-        self._wanted = False
-        self.join(1)
-        if isinstance(self._made, Guard):
-            self._made.close()
+    return Ahead(guard_name(), make)

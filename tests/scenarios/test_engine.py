@@ -23,7 +23,7 @@ from db.engine.session import Session
 from db.engine.survey import survey
 from db.files.plan import Goal
 from db.server.connection import Target
-from db.server.watch import Guard, Opening
+from db.server.watch import Guard, opened
 from db.settings import from_values
 from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy
@@ -881,7 +881,7 @@ def test_a_second_connection_that_does_not_come_is_not_waited_for_in_the_end(
     """A pooler may have no connection left for it for as long as others work."""
     proxy.hang()
     url = project.cluster.url(project.database, port=proxy.port)
-    opening = Opening(Target(from_values({}, url).parameters, 30), ("key",), lock=True)
+    opening = opened(Target(from_values({}, url).parameters, 30), ("key",), lock=True)
     started = time.monotonic()
     opening.close()
     assert time.monotonic() - started < 8  # its own limit is 10

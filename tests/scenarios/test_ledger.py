@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from threading import Timer
 
 import pytest
 
@@ -14,6 +15,7 @@ from db.files.plan import Goal
 from db.server.connection import Target, describe
 from db.settings import from_values
 from tests.conftest import MakeCluster, Project
+from tests.proxy import Proxy
 from tests.servers import Cluster
 
 # Which table is the ledger
@@ -254,6 +256,69 @@ def test_first_runs_of_roles_with_different_paths_make_one_ledger(project: Proje
     assert codes in ([0, 0], [0, 2]), said
     assert value(project, "SELECT count(*) FROM pg_class WHERE relname = 'migrations'") == 1
     assert value(project, "SELECT count(*) FROM pg_class WHERE relname ~ '^t[0-9]+$'") == 20
+
+
+def run_until_noted(project: Project, then: Callable[[], None], **more: str) -> tuple[Run, str]:
+    """Run two files in here, doing something between the first look and the lock.
+
+    Return the run, and all that it has said.
+    """
+    project.write("001_x.sql", "CREATE TABLE x (id int);")
+    project.write("001_y.sql", "CREATE TABLE y (id int);")  # the same number, which is noted
+    values = {"MIGRATIONS_DIR": str(project.migrations), **more}
+    settings = from_values(values, project.url)
+    run = Run(Target(settings.parameters, 30), settings, Goal())
+    said, noted = list[str](), False
+    for event in run.events():
+        said.append(repr(event))
+        if isinstance(event, Note) and not noted:
+            noted = True
+            then()
+    assert noted
+    return run, "\n".join(said)
+
+
+def test_a_ledger_that_another_run_has_made_elsewhere_meanwhile_is_the_one(
+    project: Project,
+) -> None:
+    as_superuser(project, "CREATE SCHEMA other")
+
+    def another() -> None:
+        env = {"PGOPTIONS": "-c search_path=other"}
+        assert project.invoke("db.migrate-run", env=env).returncode == 0
+
+    run, said = run_until_noted(project, another)
+    assert run.executed == [], said
+    assert value(project, "SELECT count(*) FROM pg_class WHERE relname = 'migrations'") == 1
+    assert value(project, "SELECT to_regclass('public.x') IS NULL") is True
+
+
+def test_a_ledger_that_somebody_else_is_about_to_make_is_waited_for(project: Project) -> None:
+    columns = LEDGER.removesuffix(")") + ", checksum text, duration_ms int, executed_by text)"
+    with project.cluster.connect(project.database) as conn:
+        conn.autocommit = False
+
+        def another() -> None:
+            conn.execute(f"CREATE TABLE public.migrations {columns}".encode())
+            Timer(2, conn.commit).start()
+
+        run, said = run_until_noted(project, another, MIGRATIONS_LOCK_TIMEOUT="200ms")
+    assert run.executed == ["001_x.sql", "001_y.sql"]
+    assert "the ledger, which another session has locked" in said
+
+
+def test_a_start_takes_few_round_trips(project: Project, proxy: Proxy) -> None:
+    """Of both connections together; each connects with two, where nothing is asked for first."""
+    url = f"{project.cluster.url(project.database, port=proxy.port)}?sslmode=disable"
+    project.write("001_x.sql", "CREATE TABLE x (id int);")
+    counts = []
+    for _ in "new", "nothing to do":
+        before = proxy.round_trips
+        done = project.invoke("db.migrate-run", env={"DATABASE_URL": url})
+        assert done.returncode == 0, done.output
+        counts.append(proxy.round_trips - before)
+    assert counts[0] <= 8
+    assert counts[1] <= 4
 
 
 # What a file is given

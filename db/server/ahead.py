@@ -1,0 +1,55 @@
+"""Connecting while there is other work to do: a connection takes round trips, and little else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+import psycopg
+
+
+class Closable(Protocol):
+    """What can be connected."""
+
+    def close(self) -> None: ...
+
+
+T = TypeVar("T", bound=Closable)
+
+
+class Ahead(threading.Thread, Generic[T]):
+    """Something that is being connected. `name` is its session's."""
+
+    def __init__(self, name: str, make: Callable[[], T]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._make = make
+        self._made: T | psycopg.Error | None = None
+        self._wanted = True
+        self.start()
+
+    def run(self) -> None:
+        """Connect."""
+        try:
+            made = self._make()
+        except psycopg.Error as error:
+            self._made = error
+            return
+        self._made = made
+        if not self._wanted:
+            made.close()
+
+    def get(self) -> T:
+        """Return it when it is there. Raise psycopg's error if it cannot be connected."""
+        self.join()
+        if isinstance(self._made, psycopg.Error):
+            raise self._made
+        assert self._made is not None
+        return self._made
+
+    def close(self) -> None:
+        """Close it; what is not there in a second is left to close itself."""
+        self._wanted = False
+        self.join(1)
+        if self._made is not None and not isinstance(self._made, psycopg.Error):
+            self._made.close()
