@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -151,9 +152,14 @@ def test_the_readme_lists_the_commands_that_there_are(listed: set[str]) -> None:
     assert set(re.findall(r"`invoke ([a-z][\w.-]*)", text_of("README.md"))) == listed
 
 
+@cache
+def help_of(command: str) -> str:
+    words = [INVOKE, "--help", command]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_and_options_that_a_page_names_exist(listed: set[str], page: str) -> None:
-    known: dict[str, str] = {}
     for line in text_of(page).splitlines():
         for span in [*re.findall(r"`([^`]+)`", line), *([line] if "`" not in line else [])]:
             named = re.match(r"(?:.*\s)?(?:invoke )(?:--help )?(db\.[a-z-]+)(.*)", span)
@@ -161,13 +167,8 @@ def test_commands_and_options_that_a_page_names_exist(listed: set[str], page: st
                 continue
             command, rest = named.groups()
             assert command in listed
-            if command not in known:
-                known[command] = subprocess.run(
-                    [INVOKE, "--help", command], cwd=ROOT, capture_output=True, text=True,
-                    check=True,
-                ).stdout  # fmt: skip
             for option in re.findall(r"(?<=\s)--[a-z-]+", rest.split("#")[0]):
-                assert option in known[command], span
+                assert option in help_of(command), span
 
 
 # Files

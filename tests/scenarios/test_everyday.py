@@ -1040,6 +1040,7 @@ def test_a_service_file_names_the_database(
     )
 
 
+@pytest.mark.long  # the server waits for five seconds, each time
 def test_a_template_in_use_is_said(project: Project, cluster: Cluster) -> None:
     env = {"DATABASE_URL": cluster.url("never_made")}
     with cluster.connect("template1"):
