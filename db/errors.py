@@ -115,15 +115,16 @@ class Refused(FilesError):
     """Several files cannot be run as they are; nothing ran. `refusals`: the reason of each."""
 
     def __init__(self, refusals: Sequence[FilesError], state: str, *advice: str) -> None:
-        super().__init__(f"{len(refusals)} files cannot be run as they are. {state}", *advice)
+        many = counted(len(refusals), "file")
+        super().__init__(f"{many} cannot be run as they are. {state}", *advice)
         self.refusals = self.parts = tuple(refusals)
 
     @property
     def details(self) -> tuple[str, ...]:
         """Return the first ten reasons, without what to do about them."""
         more = len(self.refusals) - SHOWN
-        counted = f"... and {more} more" if more > 0 else ""
-        return (*map(_placed, self.refusals[:SHOWN]), *filter(None, [counted]))
+        others = f"... and {more} more" if more > 0 else ""
+        return (*map(_placed, self.refusals[:SHOWN]), *filter(None, [others]))
 
 
 def refuse(refusals: Sequence[FilesError], state: str, more: str) -> None:
@@ -245,10 +246,9 @@ class Interrupted(MigrationsError):
 
 
 def _failed(error: MigrationsError, names: Sequence[str]) -> list[str]:
-    many = f"{len(names):,} targets" if names[1:] else "1 target"
     said = filter(None, (_placed(error), error.excerpt, *error.details, *error.advice[:1]))
     return [
-        f"{many}: {listed(names, SHOWN)}",
+        f"{counted(len(names), 'target')}: {listed(names, SHOWN)}",
         *("  " + line for s in said for line in s.split("\n")),
     ]
 
@@ -261,6 +261,12 @@ def listed(names: Sequence[str], most: int = SHOWN) -> str:
     """Return the names as a sentence has them: the first ones, and how many more there are."""
     more = len(names) - most
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:most])} and {more} more"
+
+
+def counted(number: int, what: str) -> str:
+    """Return how many there are: 1 batch, 2 batches, 12,000 rows."""
+    ending = "" if number == 1 else "es" if what.endswith("ch") else "s"
+    return f"{number:,} {what}{ending}"
 
 
 def one_line(text: str) -> str:

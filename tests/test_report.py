@@ -19,7 +19,15 @@ from typing import Any
 
 import pytest
 
-from db.errors import Diagnostic, FilesError, Interrupted, Location, SettingsError, StatementFailed
+from db.errors import (
+    Diagnostic,
+    FilesError,
+    Interrupted,
+    Location,
+    SettingsError,
+    StatementFailed,
+    counted,
+)
 from db.events import (
     Applied,
     Batched,
@@ -37,6 +45,7 @@ from db.events import (
     Waiting,
     Work,
 )
+from db.files.plan import repeated
 from db.screen.lines import Lines, humanised
 from db.screen.report import choose
 from db.screen.stream import Cell
@@ -306,6 +315,21 @@ def test_durations_are_said_as_people_say_them(ms: float, text: str) -> None:
 
 
 # For people, on a terminal
+
+
+def test_what_is_counted_is_one_or_several() -> None:
+    assert [counted(n, "row") for n in (0, 1, 12_000)] == ["0 rows", "1 row", "12,000 rows"]
+    assert repeated(1, 1) == "1 row in 1 batch"
+    assert repeated(None, 2) == "0 rows in 2 batches"
+
+
+def test_no_text_of_ours_says_one_rows() -> None:
+    """Behind a number that may be 1, the plural is that of `errors.counted`."""
+    words = "batches|files|rows|lines|statements|objects|targets|servers|pairs"
+    plural = re.compile(rf"\{{[^{{}}]*(?:len\(|number|:,)[^{{}}]*\}} (?:more )?(?:{words})\b")
+    for path in (ROOT / "db").rglob("*.py"):
+        lines = path.read_text().splitlines()
+        assert [line for line in lines if plural.search(line) and " else " not in line] == [], path
 
 
 def test_a_terminal_shows_the_same_words_in_colour() -> None:

@@ -18,6 +18,7 @@ from ..errors import (
     Interrupted,
     MigrationsError,
     SettingsError,
+    counted,
     listed,
 )
 from ..events import Finished, Note, Standing, Target
@@ -92,8 +93,8 @@ def migrate(
     crew.run(screen.event)
     records = tuple(each for each in crew.records if isinstance(each, Target))
     for message, number in crew.warned.items():
-        screen.event(Note(f"{message} ({_targets(number)})", "warning"))
-    said = tally.counted(records, crew.total)
+        screen.event(Note(f"{message} ({counted(number, 'target')})", "warning"))
+    said = tally.summary(records, crew.total)
     again = f"Go on with what is left: invoke {goal.command}"
     if crew.stop.told.is_set():
         left = [f"{each.name}: {each.message}" for each in records if each.state == "interrupted"]
@@ -109,7 +110,8 @@ def migrate(
     executed = dict.fromkeys(sorted({name for each in records for name in each.executed}))
     idle = sum(each.state == "nothing to do" for each in records)
     sums = [(len(records) - idle, "migrated"), (idle, "with nothing to do")]
-    screen.event(Note(", ".join(f"{_targets(number)} {what}" for number, what in sums if number)))
+    each = (f"{counted(number, 'target')} {what}" for number, what in sums if number)
+    screen.event(Note(", ".join(each)))
     screen.event(Finished(tuple(executed), round(1000 * crew.elapsed_s)))
     return records
 
@@ -169,13 +171,14 @@ def status(
     for state in ("behind", "unfinished", "changed", "missing"):
         names = sorted(each.name for each in seen if _is(each, state))
         if names:
-            screen.event(Note(f"{state}: {_targets(len(names))}: {listed(names)}"))
+            screen.event(Note(f"{state}: {counted(len(names), 'target')}: {listed(names)}"))
     if crew.failures:
-        said = f"{len(crew.failures):,} of {_targets(crew.total)} cannot be looked at."
+        said = f"{len(crew.failures):,} of {counted(crew.total, 'target')} cannot be looked at."
         raise FleetFailed(said, failures=_kinds(crew), outcomes=records)
     if check and any(each.state != "executed" for each in seen):
         ready = sum(each.state == "executed" for each in seen)
-        raise CheckFailed(f"Everything is executed on {ready:,} of {_targets(crew.total)}.")
+        all_of = counted(crew.total, "target")
+        raise CheckFailed(f"Everything is executed on {ready:,} of {all_of}.")
     return records
 
 
@@ -243,7 +246,7 @@ def _files(targets: Sequence[Member]) -> tuple[Migration, ...]:
 def _where(targets: Sequence[Member]) -> str:
     places = {member.target.place for member in targets}
     where = places.pop() if len(places) == 1 else f"{len(places):,} servers"
-    return f"{_targets(len(targets))} on {where}"
+    return f"{counted(len(targets), 'target')} on {where}"
 
 
 def _kinds(crew: Crew) -> list[tuple[MigrationsError, list[str]]]:
@@ -255,7 +258,3 @@ def _check(limits: Limits) -> None:
         raise SettingsError(f"--workers is a number from 1 to {MOST}.")
     if limits.canary < 0 or limits.stop_after < 0:
         raise SettingsError("--canary and --stop-after are numbers; 0: none.")
-
-
-def _targets(number: int) -> str:
-    return f"{number:,} target{'' if number == 1 else 's'}"

@@ -6,7 +6,7 @@ from difflib import unified_diff
 from pathlib import Path
 
 from ..engine import place
-from ..errors import CheckFailed, FilesError, SettingsError
+from ..errors import CheckFailed, FilesError, SettingsError, counted
 from ..events import Note
 from ..scratch.database import database
 from ..scratch.fill import replay
@@ -71,7 +71,7 @@ def check(
         return
     lines = unified_diff((before or "").splitlines(), after.splitlines(), lineterm="", n=0)
     differing = [line for line in lines if not line.startswith(("---", "+++", "@@"))]
-    more = [f"… and {len(differing) - _SHOWN} lines more"] if differing[_SHOWN:] else []
+    more = [f"… and {counted(len(differing) - _SHOWN, 'more line')}"] if differing[_SHOWN:] else []
     is_it = "is not there" if before is None else "is not what they give"
     raise CheckFailed(
         f"{shown} {is_it}.", *differing[:_SHOWN], *more, f"To write it: invoke {again}"

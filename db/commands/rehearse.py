@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from ..engine.check import refusals
 from ..engine.survey import Survey, survey
-from ..errors import CheckFailed, LedgerError, listed, refuse
+from ..errors import CheckFailed, LedgerError, counted, listed, refuse
 from ..events import Concluded, Event, Note, Planned
 from ..files import folder
 from ..files.plan import Goal
@@ -99,7 +99,7 @@ def _replayed(stack: ExitStack, settings: Settings, screen: Screen, goal: Goal) 
     only = folder.find(migrations, goal.only).filename if goal.only else ""
     before = [m.filename for m in migrations if m.filename < only]
     scratch = stack.enter_context(database(settings))
-    after = f"the base schema and {len(before)} files" if before else "the base schema"
+    after = f"the base schema and {counted(len(before), 'file')}" if before else "the base schema"
     screen.event(Note(f"the files run after {after}, on {scratch.shown}: sizes are unknown"))
     replay(scratch, _lasting(screen), among=before)
     with scratch.target.once("migrations rehearsal") as conn, read_only(conn, describe(conn)):

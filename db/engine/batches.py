@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 
 from ..errors import LedgerError
 from ..events import Event, Note
+from ..files.plan import repeated
 from ..server.pipeline import Command, CommandFailed
 from ..sql import kinds
 from ..sql.lexer import Statement
@@ -94,7 +95,7 @@ def execute(work: Work, number: int, unit: Unit) -> Iterator[Event]:
         yield from _refuse_endless(work, found, pace, idle)
         yield from pace.pause(took_s)
     work.seen(answers, number)
-    yield Note(f"{pace.rows:,} rows in {pace.batches:,} batches", filename=work.running.filename)
+    yield Note(pace.done, filename=work.running.filename)
 
 
 def drop_other(work: Work, number: int, unit: Unit) -> Iterator[Event]:
@@ -104,9 +105,9 @@ def drop_other(work: Work, number: int, unit: Unit) -> Iterator[Event]:
         return
     yield from outside.wait_for(work, number)
     if (yield from work.write(UNFINISH, number, row.run_by)):
-        done = f"{row.rows or 0:,} rows in {row.batches or 0:,} batches"
-        message = f"statement {number + 1} was edited. {done} stay as they are, and count no more"
-        yield Note(message, filename=work.running.filename)
+        done = repeated(row.rows, row.batches)
+        what = f"statement {number + 1} was edited. What it did stays, but counts no more"
+        yield Note(f"{what}: {done}", filename=work.running.filename)
     yield from work.read()
 
 
@@ -181,8 +182,8 @@ def _refuse_endless(work: Work, found: Statement, pace: Pace, idle: int) -> Iter
         raise _endless(
             work,
             found,
-            f"{pace.rows:,} rows in {pace.batches:,} batches, and {pace.table} has {there:,}: it "
-            "finds again what it has changed, without end. It was stopped; what it did stays.",
+            f"{pace.done}, and {pace.table} has {there:,}: it finds "
+            "again what it has changed, without end. It was stopped; what it did stays.",
             "Let its WHERE leave out what is done, such as: WHERE region IS NULL",
         )
     if idle > 1:
@@ -190,7 +191,7 @@ def _refuse_endless(work: Work, found: Statement, pace: Pace, idle: int) -> Iter
             work,
             found,
             "the last two batches gave rows and changed none, so it would not end. It was stopped; "
-            f"{pace.rows:,} rows in {pace.batches:,} batches stay.",
+            f"what it did stays: {pace.done}.",
             "Let it give no row when nothing is left to do, such as: "
             "SELECT FROM fill_next() AS rows WHERE rows > 0",
         )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator, Iterator
 
 from ..events import Batched, Event, Note
+from ..files.plan import repeated
 from ..server.pipeline import Command, CommandFailed
 from ..sql import kinds
 from ..sql.lexer import Statement
@@ -108,6 +109,11 @@ class Pace:
                     f"nobody reads the replication slot {(slot or b'').decode()}, which keeps "
                     f"{(size or b'').decode()} of the server's log, and is not waited for"
                 )
+
+    @property
+    def done(self) -> str:
+        """Return how far it is, as people say it."""
+        return repeated(self.rows, self.batches)
 
     def resume(self, rows: int, batches: int) -> None:
         """Go on from what earlier runs have done."""

@@ -18,7 +18,7 @@ from typing import cast
 import psycopg
 
 from .. import pauses
-from ..errors import FileChanged, FilesError, Interrupted, MigrationsError, refuse
+from ..errors import FileChanged, FilesError, Interrupted, MigrationsError, counted, refuse
 from ..events import Blocker, Event, Finished, Note, Planned
 from ..files.folder import Migration, discover
 from ..files.plan import Goal, batched
@@ -388,7 +388,7 @@ class Run:
     def _standing(self, todo: Sequence[Migration]) -> str:
         rows = list(self._survey.executed) + self.executed
         last = f"{rows[-1]} is the last executed file" if rows else "No file was executed"
-        return f"{last}, {len(todo)} {'files' if todo[1:] else 'file'} still pending."
+        return f"{last}, {counted(len(todo), 'file')} still pending."
 
     def _flush(self) -> None:
         """Make the disk have what was committed without waiting for it."""

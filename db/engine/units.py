@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from psycopg import sql
 
-from ..errors import LedgerError
+from ..errors import LedgerError, counted
 from ..events import Event
 from ..server.connection import VANISHED
 from ..server.pipeline import Command, CommandFailed
@@ -125,9 +125,10 @@ def _record(work: Work, units: int) -> Iterator[Event]:
     )
     if (there := len(answers["cleared"])) != units:
         work.session.rollback()
+        are = "is" if units == 1 else "are"
         raise LedgerError(
-            f"{running.script.path}: its {units} statements are executed, but the progress table "
-            f"has rows of {there}. The file is not recorded as executed.",
+            f"{running.script.path}: its {counted(units, 'statement')} {are} executed, but the "
+            f"progress table has rows of {there}. The file is not recorded as executed.",
             "Somebody else has changed that table. Look, then: invoke db.status",
         )
     yield from work.send(

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import Location, MigrationsError, ScriptError, SettingsError, listed
+from ..errors import Location, MigrationsError, ScriptError, SettingsError, counted, listed
 from ..sql.script import Script
 from .folder import Migration, find, load
 
@@ -62,7 +62,7 @@ def summary(found: Sequence[Finding], migrations: int) -> MigrationsError:
     by_rule = Counter(finding.rule for finding in found)
     helps = {finding.rule: finding.advice for finding in reversed(found)}
     error = MigrationsError(
-        f"Found by squawk: {len(found)}, in {len(by_file)} of {migrations} files: "
+        f"Found by squawk: {len(found)}, in {len(by_file)} of {counted(migrations, 'file')}: "
         f"{listed([f'{name} {number}' for name, number in by_file.most_common()])}.",
         *(" ".join([f"{rule} {number}:", *helps[rule]]) for rule, number in by_rule.most_common()),
         "Which rules hold, is in .squawk.toml; they are explained at https://squawkhq.com/docs/rules",

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from ..errors import LedgerError
+from ..errors import LedgerError, counted
 from ..events import Note
 from . import folder, renames
 from .folder import Migration
@@ -67,8 +67,13 @@ class Progress(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """What is done of a statement that is repeated: 12,000 rows in 3 batches."""
-        return f"{self.rows or 0:,} rows in {self.batches or 0:,} batches"
+        """What is done of a statement that is repeated."""
+        return repeated(self.rows, self.batches)
+
+
+def repeated(rows: int | None, batches: int | None) -> str:
+    """Return how far a statement is that is repeated: 12,000 rows in 3 batches."""
+    return f"{counted(rows or 0, 'row')} in {counted(batches or 0, 'batch')}"
 
 
 def batched(units: Sequence[Progress]) -> str:
@@ -157,7 +162,9 @@ def _notes(
         run = f"{done[0]} is executed already" if done else "both run, in this order"
         yield Note(f"{pair[0]} and {pair[1]} have the same number; {run}.", "warning")
     if twins[_SAID:]:
-        yield Note(f"{len(twins) - _SAID} more pairs of files have the same number.", "warning")
+        have = "has" if len(twins) == _SAID + 1 else "have"
+        more = counted(len(twins) - _SAID, "more pair")
+        yield Note(f"{more} of files {have} the same number.", "warning")
     if gone:
         named = ", ".join(gone[:3])
         more = f" and {len(gone) - 3} more" if gone[3:] else ""

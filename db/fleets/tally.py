@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ..errors import Interrupted, MigrationsError, StatementFailed
+from ..errors import Interrupted, MigrationsError, StatementFailed, counted
 from ..events import Target
 from .roster import Member
 
@@ -42,11 +42,11 @@ def grouped(
     return sorted(found.values(), key=lambda pair: -len(pair[1]))
 
 
-def counted(records: Iterable[Target], total: int) -> str:
+def summary(records: Iterable[Target], total: int) -> str:
     """Return how many of them are done, and what became of the others."""
     states = [each.state for each in records]
     done = states.count("executed") + states.count("nothing to do")
-    words = [f"{done:,} of {total:,} targets are done"]
+    words = [f"{done:,} of {counted(total, 'target')} {'is' if total == 1 else 'are'} done"]
     for state, said in (("failed", "failed"), ("interrupted", "interrupted")):
         if state in states:
             words.append(f"{states.count(state):,} {said}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .. import events as e
+from ..errors import counted
 
 _EXPECTED, _FOUND = "  expected  ", "  found     "
 _ORDER = "another order of its columns (not counted)"
@@ -29,4 +30,4 @@ def lines(event: e.Difference, width: int) -> Iterator[tuple[str | tuple[str, st
             yield label, (text if len(text) <= room else f"{text[: room - 1]}…", style)
         more = len(texts) - len(shown)
         if more and not whole:
-            yield (f"{' ' * len(_EXPECTED)}and {more} more {'line' if more == 1 else 'lines'}",)
+            yield (f"{' ' * len(_EXPECTED)}and {counted(more, 'more line')}",)

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
 from .. import events as e
-from ..errors import Diagnostic, MigrationsError, StatementFailed
+from ..errors import Diagnostic, MigrationsError, StatementFailed, counted
 from . import tables
 from .stream import Cell, write
 
@@ -85,7 +85,7 @@ class Lines:
                     self._name_width = 0
                 if executed and not filenames:
                     are = "is" if executed == 1 else "are"
-                    self._say(f"nothing to do: {_files(executed)} {are} executed")
+                    self._say(f"nothing to do: {counted(executed, 'file')} {are} executed")
             case e.Noticed(_, said):
                 self._notices.append(said)  # kept until its file has a line to stand under
             case e.Applied(filename, duration_ms, out_of_order):
@@ -103,7 +103,8 @@ class Lines:
             case e.Reconnected(reason):
                 self._say(("reconnected", "yellow"), f": {_hanging(reason)}")
             case e.Finished(executed_now, duration_ms) if executed_now:
-                self._say(f"{_files(len(executed_now))} executed in {humanised(duration_ms)}")
+                files = counted(len(executed_now), "file")
+                self._say(f"{files} executed in {humanised(duration_ms)}")
 
     def _of_a_rehearsal(self, event: e.Event) -> None:
         if isinstance(event, e.Rehearsed):
@@ -176,10 +177,11 @@ class Lines:
         if isinstance(event, e.Waiting):
             key, line = "", f"waiting for {event.what}"
         elif isinstance(event, e.Fleet):
-            key, line, phase = "fleet", _counted(event), event.waiting
+            key, line, phase = "fleet", _done(event), event.waiting
         elif isinstance(event, e.Batched):
             key, phase = event.filename, event.reason
-            line = f"{self._name(event.filename)}{event.rows:,} rows  {event.rows_per_s:,.0f}/s"
+            done = f"{counted(event.rows, 'row')}  {event.rows_per_s:,.0f}/s"
+            line = f"{self._name(event.filename)}{done}"
         else:
             key, line = event.filename, f"{self._name(event.filename)}running"
             blocked, phase = _blocked(event.blockers), event.phase
@@ -316,13 +318,10 @@ def _undone(differences: tuple[str, ...]) -> list[str | tuple[str, str]]:
     return [("not what it was before", "bold red"), *(f"\n  {each}" for each in differences)]
 
 
-def _counted(fleet: e.Fleet) -> str:
+def _done(fleet: e.Fleet) -> str:
     failed = f", {fleet.failed:,} failed" if fleet.failed else ""
-    return f"{fleet.done:,} of {fleet.targets:,} targets done{failed}, {fleet.under_way} under way"
-
-
-def _files(number: int) -> str:
-    return f"{number} file{'' if number == 1 else 's'}"
+    done = f"{fleet.done:,} of {counted(fleet.targets, 'target')}"
+    return f"{done} done{failed}, {fleet.under_way} under way"
 
 
 def _shown(column: str, cell: Cell) -> str:

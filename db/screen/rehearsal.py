@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from .. import events as e
+from ..errors import counted
 
 _GAP = "  "
 _STATEMENT = 60  # columns, where there is no terminal
@@ -37,7 +38,8 @@ def rows(done: Sequence[e.Rehearsed]) -> Iterator[tuple[str, str, str, str]]:
         together = list(group)
         if not touches and together[1:]:
             first, last = (together[n].location.line for n in (0, -1))
-            yield f"{first}-{last}", f"{len(together)} statements", "", "no table that was there"
+            many = counted(len(together), "statement")
+            yield f"{first}-{last}", many, "", "no table that was there"
             continue
         for each in together:
             yield from _row(each)
@@ -131,10 +133,10 @@ def _figure(seconds: float) -> tuple[str, str]:
 def concluded(event: e.Concluded) -> str:
     """Return the last line."""
     many, all_of = len(event.stopping), len(event.files)
-    files = "file" if all_of == 1 else "files"
+    files = counted(all_of, "file")
     if not many:
-        return f"{all_of} {files} rehearsed: nobody would wait for long."
-    return f"{many} of {all_of} {files} would stop the application."
+        return f"{files} rehearsed: nobody would wait for long."
+    return f"{many} of {files} would stop the application."
 
 
 def named(record: e.TableLock | e.Work | e.Finding) -> str:

@@ -116,11 +116,11 @@ def test_a_run_that_is_stopped_goes_on_at_the_next_batch(
     said = mixed.ended(process)
     assert process.returncode == (130 if blow == signal.SIGINT else -9), said
     if blow == signal.SIGINT:
-        assert "001_a.sql has come to 30 rows in 1 batches, which stay" in said
+        assert "001_a.sql has come to 30 rows in 1 batch, which stay" in said
         assert "Go on with: invoke db.migrate-run" in said
     assert progress(project) == [(0, 30, 1)]
     status = project.invoke("db.status")
-    assert "001_a.sql: unfinished, 30 rows in 1 batches" in status.stdout
+    assert "001_a.sql: unfinished, 30 rows in 1 batch" in status.stdout
     assert project.executed() == []
     # How it is paced may be changed, and a later file still does not come before it.
     project.write("001_a.sql", REPEAT + FILL.format(30))
@@ -150,7 +150,7 @@ def test_an_edited_statement_is_counted_anew_and_one_before_it_is_refused(
     project.write("001_a.sql", f"{HEAD}SELECT 1;\n{REPEAT.removeprefix(HEAD)}{FILL.format(10)}")
     done = project.invoke("db.migrate-run")
     assert done.returncode == 0, done.output
-    assert "statement 2 was edited. 60 rows in 2 batches stay" in done.stdout
+    assert "What it did stays, but counts no more: 60 rows in 2 batches" in done.stdout
     assert "40 rows in 4 batches" in done.stdout
     assert each_once(project)
 
