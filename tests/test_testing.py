@@ -340,6 +340,28 @@ with testing.database() as url:
         pass
 
 
+@OWN_SERVER
+def test_roles_of_migrations_are_made_on_the_tests_own_server(suite: Suite) -> None:
+    """One that a file lacks, and one that an earlier template has made already."""
+    lacked, made = f"lacked_{suite.role}", f"made_{suite.role}"
+    suite.write(
+        "migrations/002_roles.sql",
+        f"GRANT SELECT ON plans TO {lacked};\nCREATE ROLE {made};\nGRANT ALL ON plans TO {made};",
+    )
+    suite.write("test_shop.py", TESTS)
+    first = suite.run("-q", server=False)
+    assert "11 passed" in first.stdout, first.output
+    with testing.database(suite.folder):  # somebody runs tests with that template
+        suite.write("migrations/003_more.sql", "SELECT 1;")
+        refused = suite.run("-q", server=False)
+    assert refused.returncode == 2
+    assert f'002_roles.sql:2:1: role "{made}" already exists' in refused.output
+    assert "Roles are the whole server's" in refused.output
+    testing.close()
+    again = suite.run("-q", server=False)
+    assert "11 passed" in again.stdout, again.output
+
+
 def test_calls_at_the_same_time_have_a_database_each(suite: Suite) -> None:
     async def all_of_them() -> set[str]:
         async def one() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..server.databases import lock, ours_named, unlock
 from ..server.ours import Connection
+from . import template
 from .template import NEW, TEMPLATE, drop, is_old
 
 CLONE = "migrations_test_"  # and the process's word, and a number
@@ -20,18 +21,18 @@ def owner_of(name: str) -> str:
     return name.removeprefix(CLONE).split("_")[0]
 
 
-def remove(conn: Connection, word: str, template: str) -> None:
+def remove(conn: Connection, word: str, used: str) -> None:
     """Remove the clones of dead processes, half made templates, and what is a week old.
 
     Of more templates than a day's work makes, the oldest go as well: they may be in memory. `word`
-    is this process's own, and `template` the one that it uses.
+    is this process's own, and `used` the template that it uses.
     """
     _remove_clones(conn, word)
     templates = ours_named(conn, TEMPLATE)
     recent = {name for name, _ in templates[-_TEMPLATES:]}
     for name, comment in templates:
-        if name != template and (name not in recent or name.endswith(NEW) or is_old(comment)):
-            _remove_template(conn, name)
+        if name != used and (name not in recent or name.endswith(NEW) or is_old(comment)):
+            template.remove(conn, name)
     for name, comment in ours_named(conn, KEPT):
         if is_old(comment):
             drop(conn, name)
@@ -48,16 +49,6 @@ def remove_kept(conn: Connection, project: str, run: str) -> None:
     for name, _ in ours_named(conn, f"{KEPT}{project}_"):
         if not name.startswith(f"{KEPT}{project}_{run}_"):
             drop(conn, name)
-
-
-def _remove_template(conn: Connection, name: str) -> None:
-    """Remove a template, or what a killed process has made of it, unless somebody uses it."""
-    wanted = name.removesuffix(NEW)
-    if lock(conn, wanted):
-        try:
-            drop(conn, name)
-        finally:
-            unlock(conn, wanted)
 
 
 def _remove_clones(conn: Connection, word: str) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
+from psycopg import sql
 
-from ..errors import ConnectionFailed, SettingsError, one_line
+from ..errors import ConnectionFailed, SettingsError, StatementFailed, one_line
 from ..events import Event
 from ..files import folder
 from ..server import databases, ours
@@ -23,6 +24,9 @@ from ..server.databases import ours_named, unlock
 from ..server.ours import Connection
 from ..settings import Settings
 from .server import Place
+
+if TYPE_CHECKING:
+    from ..scratch.database import Scratch
 
 TEMPLATE = "migrations_template_"
 NEW = "_new"
@@ -39,6 +43,16 @@ _UNSHARE = "SELECT pg_catalog.pg_advisory_unlock_shared(pg_catalog.hashtextexten
 _END = """
 SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a
 WHERE a.datname OPERATOR(pg_catalog.=) %s"""
+_HAVE_ROLE = """
+SELECT DISTINCT d.datname::pg_catalog.text FROM pg_catalog.pg_shdepend AS s
+JOIN pg_catalog.pg_database AS d ON d.oid OPERATOR(pg_catalog.=) s.dbid
+JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) s.refobjid
+WHERE s.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_authid'::pg_catalog.regclass
+  AND r.rolname OPERATOR(pg_catalog.=) %s"""
+_ROLES = (
+    "Roles are the whole server's, and other databases there have this one. Let the file look "
+    "whether it is there, as a server with several databases needs it in any case."
+)
 
 Seed = Callable[["psycopg.Connection[Any]"], object]
 
@@ -96,21 +110,53 @@ def made(conn: Connection, place: Place, recipe: Recipe, show: Callable[[Event],
 def _make(
     conn: Connection, place: Place, recipe: Recipe, name: str, show: Callable[[Event], None]
 ) -> None:
-    from ..engine.runner import Run  # not before: most runs find the template made
-    from ..files.plan import Goal
+    from ..scratch.database import Scratch  # not before: most runs find the template made
 
     new = name + NEW
     drop(conn, new)
     create(conn, new, "template0", place)
     target = place.database(new)
     settings = recipe.settings._replace(parameters=target.parameters, embedded=None, role="")
-    for event in Run(target, settings, Goal("db.migrate", schema=True)).events():
-        show(event)
+    major = conn.info.server_version // 10000
+    _fill(conn, Scratch(place.target, target, settings, target.place, major, place.own), show)
     for seed in recipe.seeds:
         with psycopg.connect(place.url(new, secret=True)) as connection:
             seed(connection)
     conn.execute(f'ALTER DATABASE "{new}" IS_TEMPLATE true ALLOW_CONNECTIONS false'.encode())
     rename(conn, new, name)
+
+
+def _fill(conn: Connection, scratch: Scratch, show: Callable[[Event], None]) -> None:
+    """Run the files; where a role that they make is there from an earlier template, that goes."""
+    from ..scratch import files
+
+    freed = set[str]()
+    while True:
+        try:
+            files.with_roles(scratch, show)
+            return
+        except StatementFailed as failed:
+            role = files.role_in_the_way(failed)
+            if not role:
+                raise
+            if not scratch.own or role in freed or not _freed(conn, role):
+                failed.advice = (_ROLES, *failed.advice)
+                raise
+            freed.add(role)
+
+
+def _freed(conn: Connection, role: str) -> bool:
+    """Drop a role that another template has made, with the templates that have it.
+
+    Return whether that was possible: whoever runs tests with it goes on.
+    """
+    if not all(remove(conn, str(name)) for (name,) in ours.ask(conn, _HAVE_ROLE, [role])):
+        return False
+    try:
+        conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+    except psycopg.Error:
+        return False
+    return True
 
 
 def create(conn: Connection, name: str, template: str, place: Place) -> None:
@@ -134,6 +180,18 @@ def drop(conn: Connection, name: str) -> None:
     if name.startswith(TEMPLATE) and ours.ask(conn, _IS_READY, [name]):
         conn.execute(f'ALTER DATABASE "{name}" IS_TEMPLATE false'.encode())
     databases.drop(conn, name)
+
+
+def remove(conn: Connection, name: str) -> bool:
+    """Remove a template, or what a killed process has made of it; False if somebody uses it."""
+    wanted = name.removesuffix(NEW)
+    if not name.startswith(TEMPLATE) or not databases.lock(conn, wanted):
+        return False
+    try:
+        drop(conn, name)
+    finally:
+        unlock(conn, wanted)
+    return True
 
 
 @contextmanager

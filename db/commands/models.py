@@ -8,8 +8,8 @@ from pathlib import Path
 from ..engine import place
 from ..errors import CheckFailed, FilesError, SettingsError, counted
 from ..events import Note
+from ..scratch import files
 from ..scratch.database import database
-from ..scratch.fill import replay
 from ..server import connection
 from ..server.ours import Connection
 from ..settings import Settings
@@ -31,7 +31,7 @@ def text(settings: Settings, screen: Screen, *, live: bool = False) -> str:
             return _written(conn, settings)
     with database(settings) as scratch:
         screen.event(Note(f"what the files make of a disposable database ({scratch.shown})"))
-        replay(scratch)
+        files.run(scratch)
         with explained("Nothing was written."), scratch.target.once("invoke db.models") as conn:
             connection.describe(conn, writing=False)  # which knows the search_path
             return _written(conn, scratch.settings)

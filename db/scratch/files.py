@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,14 +11,16 @@ import psycopg
 from psycopg import sql
 
 from ..errors import MigrationsError, SettingsError, StatementFailed
+from ..events import Event
 from ..server import ours
 from ..server.connection import Target
 from . import fill
 from .database import Scratch
 
-_UNDEFINED = "42704"
+_UNDEFINED, _DUPLICATE = "42704", "42710"
 _NOT_AVAILABLE = {"0A000", "58P01"}
 _ROLE = re.compile(r'role "(.*)" does not exist', re.DOTALL)
+_ROLE_THERE = re.compile(r'role "(.*)" already exists', re.DOTALL)
 _SETS = re.compile(rb"(?is)\balter\s+(?:database|role|user)\b[^;]*?\bset\s+\"?([\w.]+)")
 _OTHERS = """
 SELECT rolname FROM pg_catalog.pg_roles
@@ -53,15 +55,29 @@ def run(scratch: Scratch, *, schema: bool = True, among: Collection[str] | None 
     Raise `StatementFailed`, which says that it was a replay, or `SettingsError` for an extension
     that the server lacks; else as `fill.replay` does.
     """
+    try:
+        with_roles(scratch, schema=schema, among=among)
+    except StatementFailed as failed:
+        raise _explained(failed, scratch) from None
+
+
+def with_roles(
+    scratch: Scratch,
+    show: Callable[[Event], None] = lambda _: None,
+    *,
+    schema: bool = True,
+    among: Collection[str] | None = None,
+) -> None:
+    """Replay as `fill.replay` does; on a server of its own a role that is missing is made."""
     made: set[str] = set()
     while True:
         try:
-            fill.replay(scratch, schema=schema, among=among)
+            fill.replay(scratch, show, schema=schema, among=among)
             return
         except StatementFailed as failed:
             missing = _missing(failed) if scratch.own else ""
             if not missing or missing in made:
-                raise _explained(failed, scratch) from None
+                raise
         _create(scratch.target, missing)  # what had run, stands: the next run goes on behind it
         made.add(missing)
 
@@ -82,6 +98,12 @@ def _quoted(name: str) -> str:
 def _missing(failed: StatementFailed) -> str:
     found = _ROLE.search(failed.diagnostic.message)
     return found[1] if found and failed.diagnostic.sqlstate == _UNDEFINED else ""
+
+
+def role_in_the_way(failed: StatementFailed) -> str:
+    """Return the role that a file was to make, and that is there already."""
+    found = _ROLE_THERE.search(failed.diagnostic.message)
+    return found[1] if found and failed.diagnostic.sqlstate == _DUPLICATE else ""
 
 
 def _create(target: Target, role: str) -> None:

@@ -476,6 +476,20 @@ def test_the_file_is_written_from_the_files_and_checked(project: Project) -> Non
     assert "migrations/003_bad.sql:1:8" in bad.stderr
 
 
+def test_roles_that_only_the_target_has_are_made_for_a_replay_or_named(project: Project) -> None:
+    made = 'CREATE TABLE notes (id int);\nGRANT SELECT ON notes TO "Web App", reporting_only;'
+    project.write("001_notes.sql", made)
+    done = project.invoke("db.models", env={"DATABASE_URL": None})
+    assert done.returncode == 0, done.output
+    assert "class Note:" in (project.folder / "db" / "models.py").read_text()
+    named = {"DATABASE_URL": None, "MIGRATIONS_SCRATCH": project.cluster.url()}
+    refused = project.invoke("db.models", env=named)
+    assert refused.returncode == 1
+    assert "migrations/001_notes.sql:2" in refused.stderr
+    assert "This was a replay on PostgreSQL" in refused.stderr
+    assert 'Make the role on that server: CREATE ROLE "Web App" NOLOGIN;' in refused.stderr
+
+
 def test_a_team_has_its_own_style_and_names(project: Project) -> None:
     project.write("001_t.sql", "CREATE TABLE folks (id int); CREATE TYPE m AS ENUM ('a');")
     project.write_schema("CREATE TABLE schema_is_here ();")
