@@ -154,8 +154,9 @@ def test_the_readme_lists_the_commands_that_there_are(listed: set[str]) -> None:
 
 @cache
 def help_of(command: str) -> str:
-    words = [INVOKE, "--help", command]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    words = [str(INVOKE), "--help", command]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES)
