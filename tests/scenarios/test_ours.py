@@ -66,6 +66,26 @@ def filled(project: Project) -> Project:
     return project
 
 
+PENDING = {
+    "007_waits.sql": (
+        f"ALTER TABLE {THEIRS} public.plain ADD later int;\n"
+        f"UPDATE {THEIRS} public.plain SET name = 'x' WHERE id OPERATOR(pg_catalog.=) 1;\n"
+        f"UPDATE {THEIRS} public.plain SET later = 1;\n"
+    ),
+    "008_outside.sql": (
+        "-- migrate: no-transaction\n"
+        f"CREATE INDEX {THEIRS} CONCURRENTLY plain_later ON public.plain (later);\n"
+    ),
+    "008_outside.down.sql": f"DROP INDEX {THEIRS} public.plain_later;\n",
+}
+
+
+def rehearsed(project: Project) -> Result:
+    for name, text in PENDING.items():
+        project.write(name, text)
+    return project.invoke("db.rehearse", timeout=120)
+
+
 def every_command(project: Project, **options: Any) -> Result:
     return project.invoke(*itertools.chain(*COMMANDS), timeout=180, **options)
 
@@ -238,9 +258,8 @@ def ours(binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
         project = filled(Project(folder, cluster, cluster.create_database()))
         begin = cluster.log.stat().st_size
         assert project.invoke("db.create").returncode == 0
-        for done in (every_command(project), project.invoke("db.drift")):
+        for done in (every_command(project), project.invoke("db.drift"), rehearsed(project)):
             assert done.returncode == 0, done.output
-        project.write("007_waits.sql", f"ALTER TABLE {THEIRS} public.plain ADD later int;\n")
         with cluster.connect(project.database, application_name="pg_dump") as conn:
             with conn.transaction():
                 conn.execute("SELECT * FROM public.plain")
@@ -259,6 +278,7 @@ def ours(binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
 def test_our_statements_name_the_schema_of_all_that_they_use(ours: tuple[str, ...]) -> None:
     assert any("pg_blocking_pids" in text for text in ours)
     assert any("pg_try_advisory_xact_lock" in text for text in ours)
+    assert any("SELECT FROM ONLY" in text for text in ours)
     assert {text: wrong for text in ours if (wrong := unqualified(text))} == {}
 
 
@@ -364,6 +384,9 @@ def test_no_function_or_operator_of_others_is_called(
     drift = project.invoke("db.drift")
     assert drift.returncode == 3, drift.output
     assert "  unexpected" in drift.output
+    rehearsal = rehearsed(project)
+    assert rehearsal.returncode == 0, rehearsal.output
+    assert "rows unknown" not in rehearsal.stdout, rehearsal.stdout
     with project.cluster.connect(project.database) as conn:
         assert conn.execute("SELECT is_called FROM evil.fired").fetchone() == (False,)
 
