@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
@@ -162,9 +162,9 @@ SEEDS = {
 }
 
 
-def wanted() -> list[str]:
+def wanted(seeds: Mapping[str, Sequence[str]]) -> list[str]:
     found: list[str] = []
-    for objects in SEEDS.values():
+    for objects in seeds.values():
         found += [objects] if isinstance(objects, str) else objects
     return sorted(found)
 
@@ -193,15 +193,19 @@ def chosen(project: Project, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def test_what_is_changed_by_hand_is_found_each_once_and_nothing_else(
     project: Project, chosen: Settings
 ) -> None:
-    project.write("001_made.sql", MADE)
+    with project.cluster.connect() as conn:
+        has = "SELECT count(*) FROM pg_available_extensions WHERE name IN ('citext', 'pg_trgm')"
+        plain = conn.execute(has).fetchone() != (2,)  # as in the wheel of 16
+    project.write("001_made.sql", MADE.replace("CREATE EXTENSION citext;", "") if plain else MADE)
+    seeds = {s: o for s, o in SEEDS.items() if not (plain and str(o).startswith("EXTENSION "))}
     db.migrate(chosen)
     project.write("002_pending.sql", "CREATE TABLE pending (id int);")
     assert db.drift(chosen) == ()
     with project.cluster.connect(project.database) as conn:
-        for seed in SEEDS:
+        for seed in seeds:
             conn.execute(seed.replace("{database}", project.database).encode())
     found = db.drift(chosen)
-    assert sorted(map(str, found)) == wanted()
+    assert sorted(map(str, found)) == wanted(seeds)
     by_name = {str(each): each for each in found}
     assert by_name["TABLE public.columns_of"][3:] == ("differs", (), ("    extra integer",))
     assert by_name["INDEX public.indexed_gone"].state == "missing"
