@@ -139,17 +139,14 @@ def _fill(conn: Connection, scratch: Scratch, show: Callable[[Event], None]) -> 
             role = files.role_in_the_way(failed)
             if not role:
                 raise
-            if not scratch.own or role in freed or not _freed(conn, role):
+            if not scratch.own or role in freed or not without_role(conn, role):
                 failed.advice = (_ROLES, *failed.advice)
                 raise
             freed.add(role)
 
 
-def _freed(conn: Connection, role: str) -> bool:
-    """Drop a role that another template has made, with the templates that have it.
-
-    Return whether that was possible: whoever runs tests with it goes on.
-    """
+def without_role(conn: Connection, role: str) -> bool:
+    """Drop a role that earlier templates have, and them; return False if somebody uses one."""
     if not all(remove(conn, str(name)) for (name,) in ours.ask(conn, _HAVE_ROLE, [role])):
         return False
     try:

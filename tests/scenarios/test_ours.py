@@ -15,7 +15,13 @@ from pglast.visitors import Visitor
 from psycopg import sql
 from psycopg.rows import TupleRow
 
+from db import testing
+from db.clones import template
+from db.clones.databases import Databases
+from db.server.connection import Target
+from db.server.databases import ours_named
 from db.server.ours import Connection, ask
+from db.settings import Settings
 from tests.conftest import Project, Result
 from tests.servers import Cluster
 
@@ -247,6 +253,24 @@ def statements_of(log: str) -> Iterator[str]:
             yield found[2].replace("\n\t", "\n")
 
 
+def for_tests(project: Project) -> None:
+    """Have databases made for tests, used, kept and removed; leave what others would have left."""
+    cluster = project.cluster
+    databases = Databases(testing.recipe(project.folder), cluster.url())
+    databases.give_back(databases.take())
+    databases.keep(databases.take())
+    databases.close()
+    with cluster.connect() as conn:
+        conn.execute("CREATE DATABASE migrations_test_dead_1")
+        conn.execute("CREATE DATABASE migrations_template_dead_new")
+    databases = Databases(testing.recipe(project.folder), cluster.url())
+    databases.close()
+    with Target({"dbname": "postgres", **Settings.of(cluster.url()).parameters}, 5).once("") as own:
+        assert not template.without_role(own, "nobody_has_it")
+        (left,) = ours_named(own, "migrations_")
+    assert re.fullmatch("migrations_template_[0-9a-f]+", left[0])
+
+
 @pytest.fixture(scope="session")
 def ours(binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
     """Every statement of ours that the commands send, as a server has logged it."""
@@ -268,6 +292,8 @@ def ours(binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
                 while "blocked by" not in waiting.stdout.readline():
                     assert waiting.poll() is None
             assert waiting.wait(60) == 0
+        project.write_schema(SCHEMA)  # not the dump, whose statements are theirs
+        for_tests(project)
         logged = cluster.log.read_bytes()[begin:].decode()
         project.close()
     finally:
@@ -279,6 +305,7 @@ def test_our_statements_name_the_schema_of_all_that_they_use(ours: tuple[str, ..
     assert any("pg_blocking_pids" in text for text in ours)
     assert any("pg_try_advisory_xact_lock" in text for text in ours)
     assert any("SELECT FROM ONLY" in text for text in ours)
+    assert any("pg_shdepend" in text for text in ours)
     assert {text: wrong for text in ours if (wrong := unqualified(text))} == {}
 
 
