@@ -934,4 +934,18 @@ MUTANTS: tuple[Mutant, ...] = (
         "",
         (fleet("cannot_be_read"),),
     ),
+    Mutant(
+        TRANSACTION,
+        "a file that is alone waits for nobody's turn",
+        '    yield Command(_LOCK.format(keys=keys).encode(), "turn", running)',
+        "    keys = keys",
+        (fleet("waits_for_its_turn"),),
+    ),
+    Mutant(
+        TRANSACTION,
+        "a file that is alone does not see what others have changed",
+        '    yield Command(book.compose(_STILL), "turn", running, (stands,))',
+        "    stands = stands",
+        (fleet("others_have_changed"),),
+    ),
 )

@@ -212,9 +212,12 @@ _ABOUT = (
     "EXISTS."
 )
 _PROFILE = (
-    "three quarters of the processors' time are the server's: a connection is a new process, which "
-    "reads its catalogs and plans every question for the first time. A target with a new file has "
-    "two: one works, and one holds the lock by which runs take turns."
+    "two thirds of the processors' time are the server's: a connection is a new process, which "
+    "reads its catalogs and plans every question for the first time. Of 14 ms of a database with "
+    "one new file, 5 are the connection (half of it the password's hash), 4 the questions what "
+    "stands there, 4 the file; psql, which asks nothing, takes 10, and dbmate 19. So nothing that "
+    "connects to each can be four times faster than dbmate's loop. Where the ledger is still to be "
+    "made, a second connection holds the lock by which runs take turns."
 )
 CASES = [
     Case(

@@ -133,7 +133,7 @@ def _migrating(goal: Goal, files: tuple[Migration, ...], done: set[str]) -> Act:
         started, failed = time.monotonic(), None
         if member.name in done:
             return tally.record(member.name, (), 0, None), None
-        run = Run(member.target, member.settings, goal, files)
+        run = Run(member.target, member.settings, goal, files, sparing=True)
         try:
             drive(run.events(), Listener(tell))
         except MigrationsError as error:

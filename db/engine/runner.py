@@ -34,6 +34,10 @@ from .survey import Survey, survey
 from .waiting import Patience, mend, patiently, prepare, take_turn
 
 
+class _NotFree(Exception):
+    """Another run is under way, or has changed what stands."""
+
+
 class Run:
     """One run. `events()` does it."""
 
@@ -46,8 +50,11 @@ class Run:
         settings: Settings,
         goal: Goal,
         files: tuple[Migration, ...] | None = None,
+        *,
+        sparing: bool = False,
     ) -> None:
         self._target = target
+        self._sparing = sparing  # with one connection, where that will do
         self._files = files  # those of the folder, where they were read for many runs
         self._settings = settings
         self._goal = goal
@@ -121,8 +128,11 @@ class Run:
             if first:
                 yield Planned((), len(self._survey.executed))
             return
-        self._session.open_guard(self._ledger.keys)
+        if not self._sparing:
+            self._session.open_guard(self._ledger.keys)
         unfinished = self._check()
+        if first and self._is_alone(unfinished=unfinished) and (yield from self._in_its_turn()):
+            return
         checked = self._survey
         yield from self._take_turn(unfinished=unfinished)
         if self._survey.idle:
@@ -135,6 +145,28 @@ class Run:
         if first:
             yield Planned(tuple(m.filename for m in self._survey.todo), len(self._survey.executed))
         yield from self._execute(self._survey.todo)
+
+    def _is_alone(self, *, unfinished: bool) -> bool:
+        """Return whether a transaction is all that is to be done: it takes the turn itself."""
+        return (
+            self._sparing
+            and self._settings.guard
+            and self._ledger.complete
+            and len(self._survey.todo) == 1
+            and not (unfinished or self._survey.unchecked or self._session.server.pooled)
+        )
+
+    def _in_its_turn(self) -> Generator[Event, None, bool]:
+        """Execute the only file; return False, with nothing done, if the turn was not free."""
+        session = self._session
+        session.unguarded = self._ledger.keys
+        try:
+            yield from self._execute(self._survey.todo)
+        except _NotFree:
+            return False
+        finally:
+            session.unguarded = ()
+        return True
 
     def _take_turn(self, *, unfinished: bool) -> Iterator[Event]:
         """Wait for this run's turn, and survey again: what stood before may be out of date.
@@ -212,6 +244,9 @@ class Run:
             except CommandFailed as failed:
                 running = cast("Running | None", failed.command.about)
                 self._session.rollback()
+                if failed.command.role == "turn":
+                    self._account.clear()
+                    raise _NotFree from None
                 if running is None:  # cancelled before the first file began
                     continue
                 before, todo = todo, self._still(todo)
@@ -283,7 +318,9 @@ class Run:
     def _transaction(self, running: Running, *, flush: bool) -> Iterator[Command]:
         """Yield everything that is sent for one file."""
         claim, record = self._claim(running), self._record(running)
-        return transaction.commands(self._session, running, claim, record, flush=flush)
+        alone = bool(self._session.unguarded)
+        turn = transaction.turn(self._ledger, self._survey.executed, running) if alone else ()
+        return transaction.commands(self._session, running, claim, record, flush=flush, turn=turn)
 
     def _claim(self, running: Running) -> Command:
         return transaction.claim(self._ledger, running, self._session.author)

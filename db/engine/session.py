@@ -84,6 +84,7 @@ class Session:
         self.guard: Guard | None = None
         self._opening: Ahead[Guard] | None = None
         self.guard_pid = 0  # also when it is gone
+        self.unguarded: tuple[str, ...] = ()  # the lock of turns, where a file takes that itself
         self.notices: list[Diagnostic] = []
         self._earlier = 0  # notices that are not kept
         self.blockers: tuple[Blocker, ...] = ()
@@ -277,6 +278,8 @@ class Session:
     def watch(self, running: Running, elapsed_s: float) -> Iterator[Event]:
         """Look at what a statement waits for that has not answered for `elapsed_s` seconds."""
         phase, percent = "", None
+        if self.unguarded and self.guard is None:
+            self._look_on()
         if self.guard and not self._blind:
             try:
                 seen = self.guard.look(self.name, progress=elapsed_s > _SHOW_S)
@@ -290,6 +293,12 @@ class Session:
         if elapsed_s > _SHOW_S and time.monotonic() - self.shown > _SHOW_AGAIN_S:
             self.shown = time.monotonic()
             yield Progress(running.filename, elapsed_s, phase, percent, self.blockers)
+
+    def _look_on(self) -> None:
+        """Have a guard all the same, when it is there: a statement takes long."""
+        if not self.open_guard(self.unguarded).is_alive():
+            with suppress(psycopg.Error):
+                self.watched(self.unguarded)
 
     def rollback(self) -> None:
         """Leave a failed transaction, and what would outlive it (session advisory locks do)."""

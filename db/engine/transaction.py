@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 import psycopg
 
 from ..server import ours
 from ..server.pipeline import Command
+from ..server.watch import number
 from .place import Ledger
 from .session import Running, Session, statement
 
@@ -21,6 +22,17 @@ INSERT INTO {table} (id, filename) OVERRIDING SYSTEM VALUE VALUES (0, $1)
 ON CONFLICT (filename) DO UPDATE SET duration_ms = 1000 OPERATOR(pg_catalog.*) extract(
     epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.now())
 RETURNING duration_ms, 1 OPERATOR(pg_catalog./) (checksum IS NOT NULL)::integer"""
+# A file that is alone takes the lock of turns itself; what stood at the survey must stand still. Or
+# else the divisions fail, and nothing has happened.
+_LOCK = """
+SELECT 1 OPERATOR(pg_catalog./) pg_catalog.bool_and(
+    pg_catalog.pg_try_advisory_xact_lock(key))::integer
+FROM (VALUES {keys}) AS wanted (key)"""
+_STILL = """
+SELECT 1 OPERATOR(pg_catalog./) (coalesce(pg_catalog.string_agg(
+    filename::pg_catalog.text, '/'::pg_catalog.text ORDER BY id), '')
+    OPERATOR(pg_catalog.=) $1::pg_catalog.text)::integer
+FROM {table}"""
 # Commits that did not wait for the disk are covered by any later one that does: WAL is in order.
 # No standby is waited for: there may be none, and this is said or interrupted by nobody.
 _FLUSH = """
@@ -40,13 +52,20 @@ _OURSELVES = b"SET SESSION AUTHORIZATION DEFAULT"
 
 
 def commands(
-    session: Session, running: Running, claim: Command, record: Command, *, flush: bool
+    session: Session,
+    running: Running,
+    claim: Command,
+    record: Command,
+    *,
+    flush: bool,
+    turn: Iterable[Command] = (),
 ) -> Iterator[Command]:
-    """Yield them in order. `flush`: the commit waits for the disk."""
+    """Yield them in order. `flush`: the commit waits for the disk. `turn`: what takes its turn."""
     script, before = running.script, b""
     yield from session.opening(running, script.modes, flush=flush)
     for found in script.leading:
         yield statement(running, found)
+    yield from turn
     # Before anything else of the file: a second run waits here, and not in the middle of it.
     yield claim
     yield from session.role(running)
@@ -74,6 +93,14 @@ def _may_connect(kind: str, text: bytes) -> bool:
     if kind == "DO":
         return bool(_IN_A_BLOCK.search(text))
     return kind in _OPAQUE or kind.startswith(_CONNECTORS)
+
+
+def turn(book: Ledger, executed: Iterable[str], running: Running) -> Iterator[Command]:
+    """Yield what takes the turn of a run in the file's transaction, if it is free."""
+    keys = ", ".join(f"({number(key)}::pg_catalog.int8)" for key in book.keys)
+    yield Command(_LOCK.format(keys=keys).encode(), "turn", running)
+    stands = "/".join(executed).encode()
+    yield Command(book.compose(_STILL), "turn", running, (stands,))
 
 
 def claim(book: Ledger, running: Running, author: str) -> Command:

@@ -120,7 +120,8 @@ def _named(name: str) -> list[str]:
     return [name, mark(name)]
 
 
-def _number(key: str) -> int:
+def number(key: str) -> int:
+    """Return the number of an advisory lock."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
 
 
@@ -142,7 +143,7 @@ class Guard:
         self._watching: Connection | None = None  # opened by the first look
         self._locked = self._closed = False
         self.keys = keys
-        self._numbers = [_number(key) for key in keys]
+        self._numbers = [number(key) for key in keys]
         self._progress: str | None = None
         self._thread: threading.Thread | None = None
         self._seen: Look | psycopg.Error = ("", None, ())

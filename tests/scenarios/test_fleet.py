@@ -16,8 +16,13 @@ import pytest
 from psycopg import sql
 
 from db import Settings, errors, events, fleet
+from db.engine.runner import Run
 from db.errors import SettingsError
+from db.files.plan import Goal
 from db.fleets import roster
+from db.server.connection import Target
+from db.server.watch import Guard
+from db.settings import from_values
 from tests.conftest import MakeCluster, Project
 from tests.scenarios.test_engine import running, scalar, wait_for
 from tests.servers import DEPLOY, DEPLOY_PASSWORD, Cluster
@@ -311,10 +316,57 @@ def test_workers_leave_room_on_the_server(own_cluster: MakeCluster, project: Pro
     log = small.log.read_text()
     assert "too many clients" not in log
     assert "remaining connection slots" not in log
-    # Where nothing is to be done, one connection reads all the ledgers.
-    done = there.invoke("db.fleet", "--schemas", "tenant_%")
-    assert "30 targets with nothing to do" in done.stdout
-    assert 0 < small.log.read_text()[len(log) :].count("connection authorized") <= 3
+    # A file that is alone takes one connection; where nothing is to be done, one reads all ledgers.
+    for name, made, most in (("002_b.sql", "30 targets migrated", 33), ("", "nothing to do", 3)):
+        if name:
+            there.write(name, COUNT.format(2))
+        begin = len(small.log.read_text())
+        done = there.invoke("db.fleet", "--schemas", "tenant_%")
+        assert made in done.stdout
+        assert 0 < small.log.read_text()[begin:].count("connection authorized") <= most
+
+
+@pytest.mark.usefixtures("tenants")
+def test_a_file_that_is_alone_waits_for_its_turn(project: Project) -> None:
+    project.write("001_a.sql", COUNT.format(1))
+    fleet_of_one = ("db.fleet", "--schemas", "tenant_07", "--json")
+    assert project.invoke(*fleet_of_one).returncode == 0
+    project.write("002_b.sql", COUNT.format(2))
+    guard = Guard(
+        Target(from_values({}, project.url).parameters, 30), ("migrations:tenant_07.migrations",)
+    )
+    assert guard.lock()
+    process = project.popen(*fleet_of_one)
+    turns = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'migrations guard%'"
+    wait_for(lambda: scalar(project, turns) == 2)
+    assert scalar(project, "SELECT count(*) FROM tenant_07.counts") == 1
+    guard.close()
+    stdout, _ = stopped(process)
+    assert reported(stdout)["tenant_07"]["executed"] == ["002_b.sql"]
+    assert scalar(project, "SELECT count(*) FROM tenant_07.counts") == 2
+
+
+def test_a_file_that_is_alone_sees_what_others_have_changed(project: Project) -> None:
+    """Another run has undone a file between the look at the ledger and the file's transaction."""
+
+    class Late(Run):
+        def _is_alone(self, *, unfinished: bool) -> bool:
+            with project.cluster.connect(project.database) as conn:
+                conn.execute("DELETE FROM migrations WHERE filename = '002_b.sql'")
+                conn.execute("DELETE FROM counts WHERE n = 2")
+            return super()._is_alone(unfinished=unfinished)
+
+    for number in (1, 2):
+        project.write(f"{number:03}_a.sql".replace("002_a", "002_b"), COUNT.format(number))
+    assert project.invoke("db.migrate-run").returncode == 0
+    project.write("003_c.sql", COUNT.format(3))
+    settings = Settings.of(project.url, project.migrations)
+    target = Target(settings.parameters, settings.connect_timeout_s)
+    run = Late(target, settings, Goal(), sparing=True)
+    told = list(run.events())
+    assert run.executed == ["002_b.sql", "003_c.sql"]
+    assert not any(isinstance(event, events.Retrying) for event in told)
+    assert project.executed() == ["001_a.sql", "002_b.sql", "003_c.sql"]
 
 
 @pytest.mark.usefixtures("tenants")

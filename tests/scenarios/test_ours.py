@@ -60,8 +60,17 @@ COMMANDS = (
     ("db.dump", "--force"),
     ("db.models", "--live"),
     ("db.migrate-single", "--name", "006_undone"),
+    ("db.rollback", "--yes"),
     ("db.fleet", "--targets-from", f"SELECT pg_catalog.current_database() {THEIRS}"),
+    ("db.fleet", "--targets-from", f"SELECT pg_catalog.current_database() {THEIRS}", "--status"),
     ("db.fleet", "--schemas", "public", "--status"),
+)
+TENANT = {f"{n:03}_t.sql": f"CREATE TABLE {THEIRS} t_{n} (id int);\n" for n in (1, 2)}
+# A ledger that is made, a file that is alone, and nothing to do.
+FLEET = (
+    ("db.fleet", "--schemas", "tenant_%", "--to", "001_t"),
+    ("db.fleet", "--schemas", "tenant_%"),
+    ("db.fleet", "--schemas", "tenant_%", "--workers", "2"),  # invoke does the same thing once
 )
 
 
@@ -94,6 +103,18 @@ def rehearsed(project: Project) -> Result:
 
 def every_command(project: Project, **options: Any) -> Result:
     return project.invoke(*itertools.chain(*COMMANDS), timeout=180, **options)
+
+
+def every_schema(project: Project) -> Result:
+    """Run the commands that are about many schemas, with files of their own."""
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE SCHEMA tenant_a; CREATE SCHEMA tenant_b")
+    folder = project.folder / "tenants"
+    folder.mkdir()
+    for name, text in TENANT.items():
+        (folder / name).write_text(text)
+    env = {"MIGRATIONS_DIR": "tenants"}
+    return project.invoke(*itertools.chain(*FLEET), timeout=180, env=env)
 
 
 # What is said and done
@@ -294,6 +315,8 @@ def ours(binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
             assert waiting.wait(60) == 0
         project.write_schema(SCHEMA)  # not the dump, whose statements are theirs
         for_tests(project)
+        done = every_schema(project)  # behind which the database has several ledgers
+        assert done.returncode == 0, done.output
         logged = cluster.log.read_bytes()[begin:].decode()
         project.close()
     finally:
@@ -306,6 +329,8 @@ def test_our_statements_name_the_schema_of_all_that_they_use(ours: tuple[str, ..
     assert any("pg_try_advisory_xact_lock" in text for text in ours)
     assert any("SELECT FROM ONLY" in text for text in ours)
     assert any("pg_shdepend" in text for text in ours)
+    assert any("string_agg" in text for text in ours)  # a file that is alone
+    assert any('FROM "tenant_a"."migrations"' in text for text in ours)
     assert {text: wrong for text in ours if (wrong := unqualified(text))} == {}
 
 
@@ -414,6 +439,9 @@ def test_no_function_or_operator_of_others_is_called(
     rehearsal = rehearsed(project)
     assert rehearsal.returncode == 0, rehearsal.output
     assert "rows unknown" not in rehearsal.stdout, rehearsal.stdout
+    done = every_schema(project)
+    assert done.returncode == 0, done.output
+    assert "2 targets with nothing to do" in done.output
     with project.cluster.connect(project.database) as conn:
         assert conn.execute("SELECT is_called FROM evil.fired").fetchone() == (False,)
 
