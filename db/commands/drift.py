@@ -16,7 +16,7 @@ from ..errors import CheckFailed, FilesError, LedgerError, listed
 from ..events import Difference, Note, Waiting
 from ..files import folder
 from ..files.plan import SCHEMA
-from ..scratch import again, beside, compared, files
+from ..scratch import beside, compared, files, roles
 from ..scratch.compared import NOTHING, Made
 from ..scratch.database import Scratch, database
 from ..scratch.objects import PRIVILEGES, Object
@@ -70,7 +70,7 @@ def compare(settings: Settings, screen: Screen) -> Drift:
         with _still(target, conn, settings, screen), read_only(conn, server):
             survey = _stand(conn, settings, screen)
             state = beside.schema(target, conn, survey.ledger, state=NOTHING)
-            there = Made(state, state.settings, again.roles(conn))
+            there = Made(state, state.settings, roles.names(conn))
         with _replayed(settings, survey, conn, screen) as (made, scratch):
             runners = {conn.info.user, settings.role}
             found = compared.compare(made, there, runners, scratch)

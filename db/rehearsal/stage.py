@@ -19,13 +19,13 @@ from ..events import (
 )
 from ..files.folder import Migration
 from ..files.plan import SCHEMA, Goal
-from ..scratch import again, objects
+from ..scratch import objects
 from ..scratch.database import Scratch
 from ..scratch.objects import Object
 from ..server import ours
 from ..server.ours import Connection
 from ..sql.script import Script
-from . import charges, findings, roles, seen, sizes, told, undone
+from . import charges, findings, seen, sizes, told, undone
 from .measured import Did, There
 from .run import Rehearsal
 
@@ -51,8 +51,6 @@ class Stage:
     ) -> None:
         self._scratch, self._target, self._show = scratch, target, show
         self._own: set[sizes.Name] = set()  # the runner's tables
-        self._roles: set[str] = set()
-        self._runs: list[Rehearsal] = []
         self._there = self._look()
 
     def play(self, goal: Goal, todo: Sequence[Migration], longest_s: float) -> Outcome:
@@ -60,15 +58,6 @@ class Stage:
 
         Raise what a run of them would raise.
         """
-        try:
-            return self._play(goal, todo, longest_s)
-        finally:
-            if not self._scratch.own:
-                with self._scratch.target.once(_NAME) as conn:
-                    did = [each for run in self._runs for each in run.did]
-                    roles.remove(conn, self._roles, did)
-
-    def _play(self, goal: Goal, todo: Sequence[Migration], longest_s: float) -> Outcome:
         before = dict[str, dict[Object, str]]()
         statements, found, tried = list[Rehearsed](), list[Finding](), list[Undone]()
         names = [migration.filename for migration in todo]
@@ -88,7 +77,6 @@ class Stage:
     def _look(self) -> There:
         """Return what is there before the run, without the runner's own tables."""
         with self._scratch.target.once(_NAME) as conn:
-            self._roles = again.roles(conn)
             found = seen.answer(ours.ask(conn, seen.question(everything=True))[0][0])
             book = place.find(conn, self._scratch.settings.ledger)
         self._own = {(book.schema, name) for name in (book.table, f"{book.table}_unfinished")}
@@ -100,7 +88,6 @@ class Stage:
         names = frozenset(migration.filename for migration in part)
         wanted = Goal(goal.command, schema=SCHEMA in names, among=names)
         run = Rehearsal(self._scratch.target, self._scratch.settings, wanted, self._there)
-        self._runs.append(run)
         try:
             self._drive(run.events())
         except StatementFailed as failed:

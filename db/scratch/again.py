@@ -15,19 +15,11 @@ from psycopg import sql
 
 from ..errors import MigrationsError
 from ..server import ours, pg_dump
-from ..server.ours import Connection
-from . import objects
+from . import objects, roles
 from .beside import Schema
 from .database import Scratch, another
 
 _APPLICATION = "invoke db scratch"
-_ROLES = """
-SELECT rolname FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.!~) '^pg_'"""
-
-
-def roles(conn: Connection) -> set[str]:
-    """Return the roles of a server."""
-    return {str(name) for (name,) in ours.ask(conn, _ROLES)}
 
 
 def dumped(
@@ -41,7 +33,7 @@ def dumped(
     """
     if scratch.own:
         with scratch.server.once(_APPLICATION) as conn:
-            for role in set(wanted) - roles(conn):
+            for role in set(wanted) - roles.names(conn):
                 conn.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
     with ThreadPoolExecutor() as both:
         return list(both.map(lambda schema: _dumped(schema, kinds, scratch), schemas))

@@ -12,7 +12,7 @@ from ..engine import ledger, place
 from ..events import Difference
 from ..files.plan import Executed
 from ..server import ours
-from . import again, beside, objects
+from . import again, beside, objects, roles
 from .beside import Schema
 from .database import Scratch
 from .objects import Object
@@ -38,7 +38,7 @@ def looked_at(
         book = place.find(conn, scratch.settings.ledger)
         schema = beside.schema(scratch.target, conn, book, state=NOTHING)
         own = {key: text for key, text in schema.settings.items() if before.get(key) != text}
-        return Made(schema, own, again.roles(conn), without)
+        return Made(schema, own, roles.names(conn), without)
 
 
 def recorded(scratch: Scratch) -> dict[str, Executed]:
@@ -87,9 +87,9 @@ def _settled(
     scratch: Scratch,
 ) -> list[Difference]:
     """Return those of the differences that are left when both sides are written by one server."""
-    roles = both[0].roles | both[1].roles
+    wanted = both[0].roles | both[1].roles
     kinds = {each.kind for each in differences if objects.may_be_spelling(each)}
-    dumps = again.dumped([made.schema for made in both], kinds, scratch, roles)
+    dumps = again.dumped([made.schema for made in both], kinds, scratch, wanted)
     if None in dumps:
         return differences
     made, there = (_objects(m, runners, dump) for m, dump in zip(both, dumps, strict=True))

@@ -22,6 +22,7 @@ from ..server.connection import Target
 from ..server.local import is_local
 from ..server.ours import Connection
 from ..settings import Settings
+from . import roles
 
 PREFIX = "migrations_scratch_"
 SPARE = "postgres"  # in a cluster of its own it is not needed
@@ -111,9 +112,9 @@ def database(
 
     `like` is the target's connection: the database is of the same major version, locale and
     settings (but those that are to stay `unset`), and a cluster of its own has its name and its
-    roles. Without it, it is of that `major` version, or of the newest that is here. What a killed
-    process has left is removed by the next. Raise `SettingsError` if no
-    server is there for it that can hold it.
+    roles. Without it, it is of that `major` version, or of the newest that is here. On a server of
+    others, roles that the files make are dropped at the end as well. What a killed process has left
+    is removed by the next. Raise `SettingsError` if no server is there for it that can hold it.
     """
     model = _Like(*ours.ask(like, _LIKE)[0]) if like else None
     wanted = like.info.server_version // 10000 if like else major
@@ -125,6 +126,7 @@ def database(
                 name = model.database
             if not place.own:
                 _remove_left(conn)
+                stack.callback(roles.remove, conn, roles.names(conn), settings)
                 stack.callback(_drop, conn, name)
             _create(conn, name, model, own=place.own)
             user = _prepared(conn, name, model, place, unset)

@@ -124,7 +124,13 @@ def _explained(failed: StatementFailed, scratch: Scratch) -> MigrationsError:
             location=failed.location,
             excerpt=failed.excerpt,
         )
-    if _missing(failed):
+    if not scratch.own and (role_in_the_way(failed) or "create role" in said.message):
+        advice = [
+            "Roles belong to the whole server. Let MIGRATIONS_SCRATCH name one that lacks them, by",
+            "a role that may make them; without it, a server of its own is used, if this machine",
+            f"has the programs of PostgreSQL {scratch.major}.",
+        ]
+    elif _missing(failed):
         advice = [f"Make the role on that server: CREATE ROLE {_quoted(_missing(failed))} NOLOGIN;"]
     else:
         advice = [

@@ -12,7 +12,7 @@ from db import Settings, errors
 from db.events import Waiting
 from db.server import connection
 from db.server.watch import Guard
-from tests.conftest import Project
+from tests.conftest import MakeCluster, Project
 from tests.servers import Cluster, shipped
 
 # One object for each thing that is done by hand later, so that no two of them meet.
@@ -309,6 +309,41 @@ def test_on_a_server_that_was_named_all_but_privileges_is_compared(
     with project.cluster.connect(copy) as conn:
         left = "SELECT datname FROM pg_database WHERE datname LIKE 'migrations_scratch%'"
         assert conn.execute(left).fetchall() == []
+    role = f"made_{project.database}"
+    project.write("002_role.sql", f"CREATE ROLE {role}; GRANT SELECT ON users TO {role};")
+    db.migrate(chosen)
+    try:
+        with pytest.raises(errors.StatementFailed, match="already exists") as failed:
+            db.drift(chosen._replace(scratch=chosen.parameters))
+        assert "Roles belong to the whole server" in str(failed.value)
+    finally:
+        project.cluster.drop_database(project.database)
+        with project.cluster.connect() as conn:
+            conn.execute(f"DROP ROLE {role}".encode())
+
+
+@pytest.mark.long
+def test_no_role_of_the_files_stays_on_a_server_that_was_named(
+    project: Project, chosen: Settings, own_cluster: MakeCluster
+) -> None:
+    role, other = f"made_{project.database}", own_cluster()
+    policy = f"CREATE POLICY theirs ON users TO {role} USING (status IN ('on', 'off'));"
+    project.write("001_users.sql", USERS.replace("TO reader", "TO CURRENT_USER"))
+    project.write("002_role.sql", f"CREATE ROLE {role}; GRANT SELECT ON users TO {role}; {policy}")
+    db.migrate(chosen)
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("ALTER TABLE users DROP CONSTRAINT users_status_check")
+        conn.execute("ALTER TABLE users ADD CHECK (status IN ('on'))")
+    project.write("003_pending.sql", f"CREATE ROLE {role}_2;")
+    env = {"MIGRATIONS_SCRATCH": other.url("postgres")}
+    for command in (["db.drift"], ["db.models"], ["db.rehearse", "--replay"]) * 2:
+        done = project.invoke(*command, env=env, timeout=120)
+        assert done.returncode == (3 if command == ["db.drift"] else 0), done.output
+        with other.connect() as conn:
+            there = "SELECT rolname FROM pg_roles WHERE rolname LIKE 'made%'"
+            assert conn.execute(there).fetchall() == []
+    with project.cluster.connect(project.database) as conn:
+        conn.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
 OWNED = """

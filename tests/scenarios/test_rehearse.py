@@ -395,8 +395,8 @@ def test_nothing_of_a_rehearsal_stays_on_a_server_that_was_named(project: Projec
                 assert process.poll() is None, process.communicate()
                 assert time.monotonic() < deadline
             os.killpg(process.pid, number)
-            (project.migrations / "002_role.sql").unlink(missing_ok=True)  # kill -9 leaves roles
             out, err = process.communicate(timeout=60)
+            (project.migrations / "002_role.sql").unlink(missing_ok=True)  # kill -9 leaves roles
             assert process.returncode == code, out + err
             if number == signal.SIGINT:
                 assert "Interrupted. This was on a copy." in err
