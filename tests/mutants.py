@@ -1,8 +1,10 @@
 """Break `db/` on purpose, one thing at a time, and see that a test notices.
 
     python -m tests.mutants               all of them; writes tests/mutants.md
-    python -m tests.mutants --only WORD   those whose room or description has the word; only prints
-    python -m tests.mutants --check       only looks whether what they change is still there
+    python -m tests.mutants --only WORD   those whose room or description has the word (or words):
+                                          their rows of the table are replaced
+    python -m tests.mutants --check       only looks whether what they change is still there, and
+                                          whether the table has them all
 
 The list is `tests/mutations.py`. Each is a real edit of a copy of the project, and the tests named
 there run on it. First they run on an unchanged copy, where they have to pass. A mutant whose text
@@ -134,26 +136,43 @@ def unchanged(mutants: Sequence[Mutant], root: Path, server: str) -> list[str]:
     return wrong
 
 
+def begin(mutant: Mutant) -> str:
+    """Return how its row of the table begins."""
+    room = mutant.file.removeprefix("db/").removesuffix(".py")
+    return f"| `{room}` | {mutant.broken} |"
+
+
+def written() -> dict[str, str]:
+    """Return the rows that the table has of these mutants, by how they begin."""
+    lines = TABLE.read_text(encoding="utf-8").splitlines()
+    begins = [begin(mutant) for mutant in MUTANTS]
+    return {known: line for known in begins for line in lines if line.startswith(known)}
+
+
 def table(outcomes: Sequence[Outcome]) -> str:
-    lines = []
+    """Return the table with the rows of these; those of other mutants are as they are written."""
+    rows = written()
     for mutant, noticed_by, _ in outcomes:
         file, _, test = noticed_by.partition("::")
         name = test.partition("[")[0] or file
-        room = mutant.file.removeprefix("db/").removesuffix(".py")
-        lines.append(f"| `{room}` | {mutant.broken} | {f'`{name}`' if name else '**nothing**'} |")
-    return _HEAD + "\n".join(lines) + "\n"
+        rows[begin(mutant)] = f"{begin(mutant)} {f'`{name}`' if name else '**nothing**'} |"
+    known = (begin(mutant) for mutant in MUTANTS)
+    return _HEAD + "".join(f"{rows[each]}\n" for each in known if each in rows)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Break the code, and see that a test notices.")
-    parser.add_argument("--only", default="", help="a word of the room or the description")
+    parser.add_argument("--only", nargs="+", help="words of the room or the description")
     parser.add_argument("--check", action="store_true", help="only look for the texts")
     parser.add_argument("--postgres", default="embedded", help="as for pytest")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
-    chosen = [m for m in MUTANTS if options.only in f"{m.file} {m.broken}"]
+    words = options.only or [""]
+    chosen = [m for m in MUTANTS if any(word in f"{m.file} {m.broken}" for word in words)]
     if options.check:
         wrong = check(chosen)
+        there = written()
+        wrong += [f"not in the table: {begin(m)}" for m in chosen if begin(m) not in there]
         sys.stdout.write("".join(f"{line}\n" for line in wrong) or f"{len(chosen)} mutants\n")
         return int(bool(wrong))
     with copied(ROOT) as root:  # what is edited from here on does not matter
@@ -170,8 +189,7 @@ def main() -> int:
                 print(f"{line}: {state}", flush=True)
     survivors = sum(not outcome.noticed_by for outcome in outcomes)
     print(f"{len(outcomes)} mutants, {survivors} survived")
-    if not options.only:
-        TABLE.write_text(table(outcomes), encoding="utf-8")
+    TABLE.write_text(table(outcomes), encoding="utf-8")
     return int(bool(survivors))
 
 

@@ -20,6 +20,7 @@ class Mutant(NamedTuple):
 
 SESSION = "db/engine/session.py"
 RUNNER = "db/engine/runner.py"
+SENDER = "db/engine/sender.py"
 ACCOUNT = "db/engine/account.py"
 CHECK = "db/engine/check.py"
 UNITS = "db/engine/units.py"
@@ -265,14 +266,14 @@ MUTANTS: tuple[Mutant, ...] = (
         (moments("switch_durability_off"),),
     ),
     Mutant(
-        RUNNER,
+        SENDER,
         "every file commits unflushed, the last one too",
         "flush = self._settings.sync_each or file.migration is last",
         "flush = self._settings.sync_each",
         (engine("only_the_last_commit"),),
     ),
     Mutant(
-        RUNNER,
+        SENDER,
         "MIGRATIONS_SYNC=each is not heeded",
         "flush = self._settings.sync_each or ",
         "flush = ",
@@ -306,14 +307,14 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
-        RUNNER,
+        SENDER,
         "a file that changes while the run goes on is executed",
         "        if script.checksum != migration.checksum:",
         "        if False:",
         (faults("folder_that_changes"),),
     ),
     Mutant(
-        RUNNER,
+        SENDER,
         "what a pooled connection holds meets the first file",
         '            session.pipe.send(Command(b"DISCARD ALL"))  # what a pooled connection may hold\n',
         "",
@@ -341,7 +342,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (engine("finished_part_that_was_edited"),),
     ),
     Mutant(
-        RUNNER,
+        SENDER,
         "what was sent before a file that has changed is left in the pipeline",
         "            except FilesError:  # of a later file: what was sent before it is executed",
         "            except ZeroDivisionError:",

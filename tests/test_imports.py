@@ -33,7 +33,7 @@ FLOORS = {
     "engine": [
         *("place", "ledger", "survey", "session", "remedy", "failure", "resume", "pooled", "check"),
         *("state", "targets", "progress", "outside", "pace", "batches", "units", "waiting"),
-        *("recovery", "account", "transaction", "runner", "rollback"),
+        *("recovery", "account", "transaction", "sender", "runner", "rollback"),
     ],
     "scratch": [
         "clusters",

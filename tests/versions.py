@@ -1,7 +1,8 @@
 """Run the suite on every PostgreSQL and every Python that can be had.
 
-    python -m tests.versions            everything; writes the table into README.md
-    python -m tests.versions --quick    a smoke test of each; only prints
+    python -m tests.versions             everything; writes the table into README.md
+    python -m tests.versions --only 14   one server or Python (or several): its rows are replaced
+    python -m tests.versions --quick     a smoke test of each; only prints
 
 The servers are the embedded wheel's, Debian's, the wheel pgserver's, and what npm installs, all on
 this Python; the other Pythons have the embedded one. What is not here is said to be absent. Exit
@@ -68,36 +69,43 @@ def tested(interpreter: Path, server: str, what: list[str]) -> str:
     return ", ".join(counts) if counts else f"pytest ended with {done.returncode}"
 
 
-def on_servers(what: list[str]) -> list[Row]:
-    """Return what the tests come to on each server, on this Python."""
-    ours = ".".join(map(str, sys.version_info[:3]))
-    rows = []
-    for server in SERVERS:
-        version = server_version(server)
-        result = tested(Path(sys.executable), server, what) if version else "not here"
-        rows.append((version or server, ours, result))
-    return rows
+def on_server(server: str, what: list[str]) -> Row:
+    """Return what the tests come to on a server, on this Python."""
+    version = server_version(server)
+    result = tested(Path(sys.executable), server, what) if version else "not here"
+    return version or server, ".".join(map(str, sys.version_info[:3])), result
 
 
-def on_pythons(what: list[str]) -> list[Row]:
-    """Return what the tests come to on each other Python, on the embedded server."""
-    server = server_version("embedded")
-    rows = []
-    for wanted in PYTHONS:
-        found = python(wanted)
-        if wanted == ".".join(map(str, sys.version_info[:2])):
-            continue
-        if found is None:
-            rows.append((server, wanted, "not here"))
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([found, "-m", "venv", folder], check=True)
-            inside = Path(folder, "bin", "python")
-            install = ["-m", "pip", "install", "-q", "--disable-pip-version-check"]
-            subprocess.run([inside, *install, "-e", f"{ROOT}[dev]"], check=True)
-            version = said(inside, "-c", "import platform; print(platform.python_version())")
-            rows.append((server, version, tested(inside, "embedded", what)))
-    return rows
+def on_python(wanted: str, what: list[str]) -> Row:
+    """Return what the tests come to on another Python, on the embedded server."""
+    server, found = server_version("embedded"), python(wanted)
+    if found is None:
+        return server, wanted, "not here"
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([found, "-m", "venv", folder], check=True)
+        inside = Path(folder, "bin", "python")
+        install = ["-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        subprocess.run([inside, *install, "-e", f"{ROOT}[dev]"], check=True)
+        version = said(inside, "-c", "import platform; print(platform.python_version())")
+        return server, version, tested(inside, "embedded", what)
+
+
+def written() -> list[Row]:
+    """Return the rows of the README."""
+    text = README.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    rows = [tuple(line.strip("| ").split(" | ")) for line in text.splitlines()[3:]]
+    return [(server, python, result) for server, python, result in rows]
+
+
+def place(row: Row) -> tuple[bool, int, int]:
+    """Return where a row belongs: the servers first, the newest first, and then the Pythons."""
+    server, python = int(row[0].split(".")[0]), int(row[1].split(".")[1])
+    return python != sys.version_info[1], -server, python
+
+
+def replaced(rows: list[Row], new: list[Row]) -> list[Row]:
+    """Return the rows, with new ones in the place of those of the same versions."""
+    return sorted({place(row): row for row in [*rows, *new]}.values(), key=place)
 
 
 def table(rows: list[Row]) -> str:
@@ -116,12 +124,16 @@ def write(text: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run the tests on all versions there are.")
     parser.add_argument("--quick", action="store_true", help="a smoke test of each; writes nothing")
-    quick = parser.parse_args().quick
-    what = SMOKE if quick else []
-    rows = on_servers(what) + on_pythons(what)
+    parser.add_argument("--only", nargs="+", help="one server or Python, or several")
+    options = parser.parse_args()
+    what = SMOKE if options.quick else []
+    others = [p for p in PYTHONS if p != ".".join(map(str, sys.version_info[:2]))]
+    wanted = options.only or [*SERVERS, *others]
+    rows = [on_server(server, what) for server in SERVERS if server in wanted]
+    rows += [on_python(python, what) for python in others if python in wanted]
     sys.stdout.write(table(rows))
-    if not quick:
-        write(table(rows))
+    if not options.quick:
+        write(table(replaced(written(), rows) if options.only else rows))
     return int(any(re.search("failed|error|ended", result) for *_, result in rows))
 
 
