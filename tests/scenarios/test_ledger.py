@@ -317,8 +317,8 @@ def test_a_start_takes_few_round_trips(project: Project, proxy: Proxy) -> None:
         done = project.invoke("db.migrate-run", env={"DATABASE_URL": url})
         assert done.returncode == 0, done.output
         counts.append(proxy.round_trips - before)
-    assert counts[0] <= 8
-    assert counts[1] <= 4
+    assert counts[0] <= 10  # 8, if nothing is answered while the files are being sent
+    assert counts[1] == 4
 
 
 # What a file is given
