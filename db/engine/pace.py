@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 
+from .. import pauses
 from ..events import Batched, Event, Note
 from ..files.plan import repeated
 from ..server.pipeline import Command, CommandFailed
@@ -19,6 +20,7 @@ from .progress import Work
 _LONGEST_S = 10.0  # that pauses grow to by themselves
 _GROWS_S = 0.1  # from no pause at all
 _LAG_POLL_S = 1.0
+_SILENT_S = 15.0  # replicas reply at least every wal_receiver_status_interval, which is 10 s
 _SHOW_AGAIN_S = 0.9
 _TIMES = 2  # as many rows as the table has: each may have been changed by others meanwhile
 _FULLEST = 291  # rows in a page of 8 kB, at most
@@ -59,9 +61,8 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum AS v
 )
 # Physical and logical ones. Who may not see them sees rows without a state.
 _LAG = b"""
-SELECT coalesce(pg_catalog.bool_or(r.state IS NULL), false),
-       extract(epoch FROM pg_catalog.max(r.replay_lag)),
-       (pg_catalog.array_agg(r.application_name ORDER BY r.replay_lag DESC NULLS LAST))[1]
+SELECT r.state IS NULL, coalesce(extract(epoch FROM r.replay_lag), 0), r.application_name,
+       r.pid, r.reply_time, r.flush_lsn OPERATOR(pg_catalog.=) pg_catalog.pg_current_wal_lsn()
 FROM pg_catalog.pg_stat_replication AS r
 WHERE r.state IS NULL
    OR r.state OPERATOR(pg_catalog.=) ANY ('{streaming,catchup}'::pg_catalog.text[])"""
@@ -86,6 +87,7 @@ class Pace:
         self._pause_s = options.pause_ms / 1000
         self._since, self._shown, self._before = time.monotonic(), 0.0, 0
         self._blind = options.max_lag_ms is None
+        self._heard: dict[bytes | None, tuple[bytes | None, float]] = {}  # replies, since when
 
     # How far it is
 
@@ -149,10 +151,10 @@ class Pace:
             reason = f"VACUUM works on {self.table}"
         self._pause_s = following(self._pause_s, options.pause_ms / 1000, took_s, slow=bool(reason))
         yield from self._show(self._pause_s, reason)
-        time.sleep(self._pause_s)
+        pauses.pause(self._pause_s)
         while behind := (yield from self._behind()):
             yield from self._show(_LAG_POLL_S, behind)
-            time.sleep(_LAG_POLL_S)
+            pauses.pause(_LAG_POLL_S)
 
     def _is_vacuumed(self) -> Generator[Event, None, bool]:
         if self._oid is None:
@@ -165,18 +167,32 @@ class Pace:
         if self._blind:
             return ""
         answers = yield from self._looked([Command(_LAG, "lag", self._work.running)])
-        hidden, lag, name = answers["lag"][0] if "lag" in answers else (b"t", None, None)
-        if hidden == b"t":
+        rows = answers.get("lag", [])
+        if "lag" not in answers or any(row[0] == b"t" for row in rows):
             self._blind = True
             yield from self._once(
                 "how far replicas are behind is hidden from this role, so max-lag does not hold; "
                 f'to let it: GRANT pg_monitor TO "{self._work.session.server.connected.user}";'
             )
+        lag_s, name = max((self._lag(*row[1:]) for row in rows), default=(0.0, ""))
         most_ms = self._options.max_lag_ms
-        if lag is None or most_ms is None or float(lag) * 1000 <= most_ms:
+        if most_ms is None or lag_s * 1000 <= most_ms:
             return ""
-        named = (name or b"").decode() or "a replica"
-        return f"{named} is {float(lag):.1f} s behind, and may be {most_ms / 1000:g} s"
+        return f"{name or 'a replica'} is {lag_s:.1f} s behind, and may be {most_ms / 1000:g} s"
+
+    def _lag(self, *row: bytes | None) -> tuple[float, str]:
+        """Return how far one is behind, in seconds, and its name.
+
+        The server measures that by replies: of one that hangs, it shows what was before. How long
+        it has been silent is counted here, because a reply has the time of the replica's clock.
+        """
+        lag, name, pid, reply, confirmed = row
+        now = time.monotonic()
+        before, since = self._heard.get(pid, (None, now))
+        since = since if reply == before else now
+        self._heard[pid] = reply, since
+        silent_s = 0.0 if confirmed == b"t" or now - since < _SILENT_S else now - since
+        return max(float(lag or 0), silent_s), (name or b"").decode()
 
     def _show(self, pause_s: float, reason: str) -> Iterator[Event]:
         now = time.monotonic()

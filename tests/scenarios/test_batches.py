@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 from typing import Any
 
+import psycopg
 import pytest
 
-from tests.conftest import Project, Result
+from tests.conftest import MakeCluster, Project, Result
 from tests.scenarios import mixed
-from tests.scenarios.test_engine import scalar
+from tests.scenarios.test_ends import Standby
+from tests.scenarios.test_engine import scalar, wait_for
 from tests.scenarios.test_units import execute, unfinished
 from tests.servers import PgBouncer
 
@@ -242,3 +246,119 @@ def test_a_statement_that_changes_its_own_progress_is_rolled_back(project: Proje
     assert "this changes the ledger's progress table itself" in done.stderr
     assert progress(project) == [(0, 0, 0)]
     assert scalar(project, "SELECT count(v) FROM t") == 0
+
+
+# What the pauses grow with
+
+PACED = f"{HEAD}-- migrate: repeat until 0 rows, pause 20ms, max-lag 1s\n"
+
+
+def wait_for_reason(process: subprocess.Popen[str], words: str) -> dict[str, Any]:
+    """Return the first event of batches whose reason has these words."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event: dict[str, Any] = json.loads(line)
+        if event["event"] == "batched" and words in event["reason"]:
+            return event
+    pytest.fail(f"nobody said: {words}")
+
+
+def stands_still(project: Project, process: subprocess.Popen[str], words: str) -> None:
+    """Assert that no batch begins while that reason lasts."""
+    wait_for_reason(process, words)
+    before = progress(project)
+    for _ in range(2):
+        wait_for_reason(process, words)
+    assert progress(project) == before
+
+
+def ends(project: Project, process: subprocess.Popen[str]) -> None:
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stdout + stderr
+    assert each_once(project)
+
+
+@pytest.mark.long
+def test_no_batch_begins_while_a_standby_is_behind(
+    own_cluster: MakeCluster, project: Project
+) -> None:
+    primary = own_cluster()
+    there = Project.at(project, primary)
+    table(there, 300)
+    standby = Standby(primary)
+    try:
+        with psycopg.connect(standby.url("postgres"), autocommit=True) as conn:
+            conn.execute("ALTER SYSTEM SET recovery_min_apply_delay = '2s'")
+            conn.execute("SELECT pg_reload_conf()")
+            there.write("001_a.sql", PACED + FILL.format(1))
+            process = there.popen("db.migrate-run", "--json")
+            # The lag is measured once the standby has applied what was delayed.
+            stands_still(there, process, "walreceiver is ")
+            conn.execute("ALTER SYSTEM RESET recovery_min_apply_delay")
+            conn.execute("SELECT pg_reload_conf()")
+            ends(there, process)
+    finally:
+        standby.remove()
+
+
+@pytest.mark.long
+def test_no_batch_begins_while_a_subscription_hangs(
+    own_cluster: MakeCluster, project: Project
+) -> None:
+    """A worker that is stopped replies no more, and the server shows no lag for it."""
+    cluster = own_cluster(options={"wal_level": "logical"})
+    there = Project.at(project, cluster)
+    table(there, 1200)
+    slots = (
+        "CREATE PUBLICATION everything FOR TABLE t",
+        "SELECT pg_create_logical_replication_slot('hanging', 'pgoutput')",
+        "SELECT pg_create_logical_replication_slot('unread', 'pgoutput')",
+    )
+    execute(there, *slots)
+    subscriber = cluster.create_database()
+    with cluster.connect(subscriber) as conn:
+        conn.execute("CREATE TABLE t (id int PRIMARY KEY, v int, times int)")
+        conn.execute(
+            f"CREATE SUBSCRIPTION hanging CONNECTION '{there.cluster.url(there.database)}' "
+            "PUBLICATION everything WITH (create_slot = false, copy_data = false)".encode()
+        )
+        streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
+        wait_for(lambda: scalar(there, streaming) == 1)
+        ((worker,),) = conn.execute(
+            "SELECT pid FROM pg_stat_subscription WHERE pid IS NOT NULL"
+        ).fetchall()
+    there.write("001_a.sql", PACED + FILL.format(1))
+    process = there.popen("db.migrate-run", "--json")
+    wait_for(lambda: scalar(there, "SELECT count(v) > 5 FROM t") is True)
+    os.kill(int(worker), signal.SIGSTOP)
+    try:
+        stands_still(there, process, "hanging is ")
+    finally:
+        os.kill(int(worker), signal.SIGCONT)
+    before = progress(there)
+    wait_for(lambda: progress(there) > before)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    agree(there)
+
+
+@pytest.mark.long
+def test_the_pauses_grow_while_autovacuum_is_at_work(
+    own_cluster: MakeCluster, project: Project
+) -> None:
+    there = Project.at(project, own_cluster(options={"autovacuum_naptime": "1s"}))
+    table(there, 5000)
+    slow = (
+        "autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0",
+        "autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1",
+    )
+    execute(there, f"ALTER TABLE t SET ({', '.join(slow)})")
+    there.write("001_a.sql", PACED + FILL.format(10))
+    process = there.popen("db.migrate-run", "--json")
+    pauses = [wait_for_reason(process, "VACUUM works on public.t")["pause_s"] for _ in range(3)]
+    assert 0.02 < pauses[0] < pauses[1] < pauses[2]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    agree(there)
