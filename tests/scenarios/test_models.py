@@ -27,6 +27,7 @@ from pydantic import BaseModel
 from db import typed_models
 from db.styles import STYLES
 from db.typed import names, scope, text
+from db.typed.module import _width
 from tests.conftest import ROOT, Project
 from tests.servers import shipped
 
@@ -387,7 +388,8 @@ def test_any_text_is_text_and_formatted(texts: list[str]) -> None:
     lines = ['"""Head."""', ""]
     for number, each in enumerate(texts):
         assert ast.literal_eval(text.literal(each)) == each
-        lines += [f"v{number} = {text.literal(each)}"] if len(each) < 60 else []
+        line = f"v{number} = {text.literal(each)}"
+        lines += [line] if _width(line) <= text.WIDTH else []
         lines += [*text.comment(each), f"w{number} = 1"]
     for number, each in enumerate(texts):
         documented = list(text.docstring(each, "    "))
