@@ -19,6 +19,7 @@ import pytest
 from psycopg import sql
 
 from db import testing
+from db.clones import pool
 from db.errors import SettingsError
 from tests.conftest import Project, Result
 from tests.servers import Cluster
@@ -360,6 +361,23 @@ def test_roles_of_migrations_are_made_on_the_tests_own_server(suite: Suite) -> N
     testing.close()
     again = suite.run("-q", server=False)
     assert "11 passed" in again.stdout, again.output
+
+
+@OWN_SERVER
+@pytest.mark.parametrize(("room", "most"), [(0, 20), (1 << 62, 5)], ids=["room", "no room"])
+def test_used_databases_wait_to_be_dropped_while_there_is_room(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch, room: int, most: int
+) -> None:
+    monkeypatch.setattr(pool, "_ROOM", room)
+    there = []
+    for _ in range(20):
+        with testing.database(suite.folder) as url, psycopg.connect(url) as conn:
+            own = conn.info.dbname.rpartition("_")[0]  # the process's
+            count = "SELECT count(*) FROM pg_database WHERE starts_with(datname, %s)"
+            row = conn.execute(count, [f"{own}_"]).fetchone()
+            there.append(row[0] if row else 0)
+    testing.close()
+    assert most / 2 < max(there) <= most + 5  # one is in use, and others are being made
 
 
 def test_calls_at_the_same_time_have_a_database_each(suite: Suite) -> None:

@@ -243,8 +243,9 @@ CASES = [
             "that of a later session of one process, from the end of collection."
         ),
         profile=(
-            "a clone is 660 files, which the kernel makes. Where 4 workers share fewer processors "
-            "than a clone takes in the 40 ms of a test, they wait for each other."
+            "a clone is 660 files: 10 ms of a processor to make them, and 5 ms to drop them. Four "
+            "workers want one every 10 ms, and on 2 processors have 20 ms for that and "
+            "for the test itself: what else runs there makes them wait."
         ),
     )
 ]

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from shutil import disk_usage
 
 import psycopg
 
@@ -16,7 +17,10 @@ from .server import Place
 from .template import create, drop, note_day, rename
 
 _AHEAD = 2  # a test that takes one does not wait for it, nor does the next, if both are short
-_BEHIND = 8  # so many used ones may wait, for as long as tests want new ones
+# So many used ones may wait for as long as tests want new ones: to drop one takes half the time of
+# making one, and is better done when nobody waits.
+_BEHIND, _BEHIND_OWN = 8, 32
+_ROOM = 1 << 29  # bytes: with less than that they go at once
 
 
 class Pool:
@@ -79,7 +83,7 @@ class Pool:
             with self._changed:
                 self._changed.wait_for(self._has_work)
                 closing = self._closing and not self._used
-                lacks = self._lacks() and len(self._used) < _BEHIND
+                lacks = self._lacks() and not self._crowded()
                 work = None if lacks or not self._used else self._used.popleft()
             if closing:
                 break
@@ -99,6 +103,13 @@ class Pool:
 
     def _lacks(self) -> bool:
         return not self._closing and not self._failure and len(self._ready) < self._wanted
+
+    def _crowded(self) -> bool:
+        """Return whether used ones have to go before more are made."""
+        data, waiting = self._place.data, len(self._used)
+        if data is None:
+            return waiting >= _BEHIND
+        return waiting >= _BEHIND_OWN or bool(waiting and disk_usage(data).free < _ROOM)
 
     def _make(self) -> None:
         self._made += 1

@@ -36,10 +36,18 @@ _OPTIONS = {
 
 
 class Place(NamedTuple):
-    """A server, by the connection to a database of it that stays. `own`: nobody else's."""
+    """A server, by the connection to a database of it that stays.
+
+    `data` is the data directory of one of the tests' own, and None of one that somebody named.
+    """
 
     target: Target
-    own: bool
+    data: Path | None = None
+
+    @property
+    def own(self) -> bool:
+        """Return whether it is nobody else's."""
+        return self.data is not None
 
     def __repr__(self) -> str:
         return f"Place({self.target.shown!r}, own={self.own!r})"
@@ -84,7 +92,7 @@ def running(url: str, timeout_s: float, stays: Callable[[], bool]) -> Iterator[P
         os.utime(folder / "users")
         remove_old(home, folder)
         there = {"host": server.host, "port": str(server.port), "user": server.user}
-        yield Place(Target({**there, "dbname": "postgres"}, timeout_s), own=True)
+        yield Place(Target({**there, "dbname": "postgres"}, timeout_s), server.data)
 
 
 def _named(url: str, timeout_s: float) -> Place:
@@ -93,7 +101,7 @@ def _named(url: str, timeout_s: float) -> Place:
         message = "The server of the tests is named by a URL of PostgreSQL, or not at all."
         raise SettingsError(message, "Leave it out: without it they have a server of their own.")
     named = {"dbname": "postgres", **said.parameters}
-    return Place(Target(named, timeout_s), own=False)
+    return Place(Target(named, timeout_s))
 
 
 def _programs() -> Path:
