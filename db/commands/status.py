@@ -47,10 +47,14 @@ def status(settings: Settings, screen: Screen, *, check: bool) -> None:
     entries, plan, batches = look(settings, screen)
     if entries:
         rows = [e.executed or Executed(e.filename, None) for e in entries]
+        known = any(batches.values())  # how far a repeated statement has come
         screen.table(
-            COLUMNS,
+            (*COLUMNS, "progress") if known else COLUMNS,
             [
-                (e.filename, e.state, r.executed_at, r.duration_ms, r.executed_by)
+                (
+                    *(e.filename, e.state, r.executed_at, r.duration_ms, r.executed_by),
+                    *([batches.get(e.filename)] if known else []),
+                )
                 for e, r in zip(entries, rows, strict=True)
             ],
         )
@@ -62,9 +66,6 @@ def status(settings: Settings, screen: Screen, *, check: bool) -> None:
     totals = ", ".join(f"{number} {state}" for state, number in counted.items())
     if entries:
         screen.event(Note(totals))
-    for entry in entries:
-        if entry.state == "unfinished" and (done := batches.get(entry.filename)):
-            screen.event(Note(f"unfinished, {done}", filename=entry.filename))
     for rename in plan.renamed:
         message = f"is {rename.old} under another name, and would be refused: {rename.repair}"
         screen.event(Note(message, "warning", rename.new))
