@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -369,10 +368,8 @@ def rollback(
     with _reporting(c, json) as report:
         from .commands import rollback as command
 
-        number = int(steps) if re.fullmatch(r"\d{1,9}", steps, re.ASCII) else 0
-        command.rollback(
-            line.settings(c, report), report, line.asking(yes, json), number, line.given("--to", to)
-        )
+        number, after = line.number("--steps", steps), line.given("--to", to)
+        command.rollback(line.settings(c, report), report, line.asking(yes, json), number, after)
 
 
 @task(

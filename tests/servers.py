@@ -272,6 +272,37 @@ def pgbouncer() -> str | None:
     return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
+class Standby:
+    """A streaming standby of a cluster, on the same socket folder's next port."""
+
+    def __init__(self, primary: Cluster) -> None:
+        self.primary = primary
+        self.folder = temporary_folder()
+        self.data = self.folder / "data"
+        self.port = free_port()
+        self.host = str(self.data)
+        program = str(primary.binaries / "pg_basebackup")
+        command = [program, "-R", "-c", "fast", "-D", str(self.data)]
+        command += ["-h", primary.host, "-p", str(primary.port), "-U", SUPERUSER]
+        os.chown(self.folder, primary.who.uid, primary.who.gid)
+        subprocess.run(command, check=True, cwd="/", **primary.who.options)
+        log, options = self.folder / "server.log", {"port": str(self.port)}
+        postmaster.start(
+            primary.binaries, self.data, log, primary.who, {**primary.options, **options}
+        )
+
+    def promote(self) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as conn:
+            conn.execute("SELECT pg_promote()")
+
+    def url(self, database: str) -> str:
+        return f"host={self.host} port={self.port} user={SUPERUSER} dbname={database}"
+
+    def remove(self) -> None:
+        postmaster.stop(self.data, signal.SIGQUIT)
+        shutil.rmtree(self.folder)
+
+
 class PgBouncer:
     """A PgBouncer in front of a cluster, in transaction mode unless told otherwise.
 

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.scenarios.test_ends import Standby
-from tests.servers import SUPERUSER, programs
+from tests.servers import SUPERUSER, Standby, programs
 
 from ..case import Case, Column, Program, Sample, Samples, Target
 from ..peers import OURS, PEERS, PSQL

@@ -14,10 +14,9 @@ import pytest
 
 from tests.conftest import MakeCluster, Project, Result
 from tests.scenarios import mixed
-from tests.scenarios.test_ends import Standby
 from tests.scenarios.test_engine import scalar, wait_for
 from tests.scenarios.test_units import execute, unfinished
-from tests.servers import PgBouncer
+from tests.servers import PgBouncer, Standby
 
 HEAD = "-- migrate: no-transaction\n"
 REPEAT = f"{HEAD}-- migrate: repeat until 0 rows, pause 0ms\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,13 +16,17 @@ from psycopg import sql
 
 import db
 from db.errors import ConnectionFailed, StatementFailed
-from db.server import postmaster
 from tests.conftest import MakeCluster, MakePgpool, Project
 from tests.proxy import Proxy
 from tests.scenarios import mixed
 from tests.scenarios import test_batches as batches
 from tests.scenarios.test_engine import agree, many, running, scalar, wait_for
-from tests.servers import DEPLOY, SUPERUSER, Cluster, PgBouncer, free_port, temporary_folder
+from tests.servers import (
+    DEPLOY,
+    SUPERUSER,
+    PgBouncer,
+    Standby,
+)
 
 _ENDS_ITSELF = "SELECT pg_terminate_backend(pg_backend_pid());"
 # A crash without a compiler: the process that executes this gets SIGSEGV.
@@ -228,37 +231,6 @@ def test_what_other_runs_execute_is_not_counted(own: Project) -> None:
         last = [json.loads(line) for line in output.splitlines()][-1]
         counted += last["executed"]
     assert sorted(counted) == names == own.executed()
-
-
-class Standby:
-    """A streaming standby of a cluster, on the same socket folder's next port."""
-
-    def __init__(self, primary: Cluster) -> None:
-        self.primary = primary
-        self.folder = temporary_folder()
-        self.data = self.folder / "data"
-        self.port = free_port()
-        self.host = str(self.data)
-        program = str(primary.binaries / "pg_basebackup")
-        command = [program, "-R", "-c", "fast", "-D", str(self.data)]
-        command += ["-h", primary.host, "-p", str(primary.port), "-U", SUPERUSER]
-        os.chown(self.folder, primary.who.uid, primary.who.gid)
-        subprocess.run(command, check=True, cwd="/", **primary.who.options)
-        log, options = self.folder / "server.log", {"port": str(self.port)}
-        postmaster.start(
-            primary.binaries, self.data, log, primary.who, {**primary.options, **options}
-        )
-
-    def promote(self) -> None:
-        with psycopg.connect(self.url("postgres"), autocommit=True) as conn:
-            conn.execute("SELECT pg_promote()")
-
-    def url(self, database: str) -> str:
-        return f"host={self.host} port={self.port} user={SUPERUSER} dbname={database}"
-
-    def remove(self) -> None:
-        postmaster.stop(self.data, signal.SIGQUIT)
-        shutil.rmtree(self.folder)
 
 
 @pytest.fixture
