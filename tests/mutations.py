@@ -34,6 +34,7 @@ SURVEY = "db/engine/survey.py"
 RECOVERY = "db/engine/recovery.py"
 POSTMASTER = "db/server/postmaster.py"
 DUMP = "db/commands/dump.py"
+PG_DUMP = "db/server/pg_dump.py"
 CREW = "db/fleets/crew.py"
 FLEET = "db/commands/fleet.py"
 PAUSES = "db/pauses.py"
@@ -948,5 +949,12 @@ MUTANTS: tuple[Mutant, ...] = (
         '    yield Command(book.compose(_STILL), "turn", running, (stands,))',
         "    stands = stands",
         (fleet("others_have_changed"),),
+    ),
+    Mutant(
+        PG_DUMP,
+        "pg_dump goes through a pooler, and leaves an empty search_path there",
+        "    if pooler.is_between(conn):  # pg_dump",
+        "    if False:  # pg_dump",
+        (everyday("needs_pg_dump"),),
     ),
 )
