@@ -862,6 +862,7 @@ print((peak() - before) // 1024, read)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("data", [True, False], ids=["COPY data", "INSERT statements"])
 def test_a_large_file_does_not_come_into_memory(data: bool, tmp_path: Path) -> None:

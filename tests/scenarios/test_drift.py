@@ -240,6 +240,7 @@ GRANT SELECT ON users TO reader;
 """
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("roles")
 def test_another_order_or_a_dump_and_restore_is_no_drift(
     project: Project, chosen: Settings
