@@ -21,7 +21,7 @@ from ..results import Results
 from ..session import Bench
 
 NAME, ONE, LOOP, QUIET = "batches", f"{PSQL}, one UPDATE", f"{PSQL}, a loop", "no backfill"
-_ROWS, _BATCH, _CLIENTS, _RATE = 300_000, 5000, 4, 200
+_ROWS, _BATCH, _CLIENTS, _RATE = 120_000, 5000, 4, 200
 _SETTLE_S = 2.0  # of the application alone, before and behind
 _UPDATE = "UPDATE contacts SET region = 'eu' WHERE region IS NULL"
 _SOME = f"{_UPDATE} AND id IN (SELECT id FROM contacts WHERE region IS NULL ORDER BY id LIMIT"
