@@ -165,7 +165,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", help="words of the room or the description")
     parser.add_argument("--check", action="store_true", help="only look for the texts")
     parser.add_argument("--postgres", default="embedded", help="as for pytest")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--jobs", type=int, default=2 * len(os.sched_getaffinity(0)))
     options = parser.parse_args()
     words = options.only or [""]
     chosen = [m for m in MUTANTS if any(word in f"{m.file} {m.broken}" for word in words)]
