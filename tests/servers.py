@@ -272,6 +272,9 @@ def pgbouncer() -> str | None:
     return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
+_BACKUP = "pg_basebackup"
+
+
 class Standby:
     """A streaming standby of a cluster, on the same socket folder's next port."""
 
@@ -281,11 +284,16 @@ class Standby:
         self.data = self.folder / "data"
         self.port = free_port()
         self.host = str(self.data)
-        program = str(primary.binaries / "pg_basebackup")
-        command = [program, "-R", "-c", "fast", "-D", str(self.data)]
+        # npm's servers come without it; it copies older servers than its own as well.
+        place = next(p for p in (primary.binaries, programs("embedded")) if (p / _BACKUP).exists())
+        command = [str(place / _BACKUP), "-c", "fast", "-D", str(self.data)]
         command += ["-h", primary.host, "-p", str(primary.port), "-U", SUPERUSER]
         os.chown(self.folder, primary.who.uid, primary.who.gid)
         subprocess.run(command, check=True, cwd="/", **primary.who.options)
+        (self.data / "standby.signal").touch()  # its -R writes what an older server does not know
+        with (self.data / "postgresql.auto.conf").open("a") as settings:
+            there = f"host={primary.host} port={primary.port} user={SUPERUSER}"
+            settings.write(f"primary_conninfo = '{there}'\n")
         log, options = self.folder / "server.log", {"port": str(self.port)}
         postmaster.start(
             primary.binaries, self.data, log, primary.who, {**primary.options, **options}

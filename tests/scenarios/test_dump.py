@@ -12,6 +12,7 @@ from psycopg.rows import TupleRow
 
 from db.files import folder
 from tests.conftest import Project
+from tests.scenarios.test_engine import version
 from tests.scenarios.test_everyday import execute, write
 from tests.servers import DEPLOY
 
@@ -134,8 +135,10 @@ def test_what_executed_files_do_to_rows_is_said_in_the_output_and_in_the_file(
     project.write("003_do.sql", "DO $$ BEGIN DELETE FROM logs; END $$;")
     project.write("004_with.sql", "WITH a AS (SELECT 1) INSERT INTO logs SELECT FROM a;")
     project.write("005_copy.sql", "COPY logs (said) FROM stdin;\n{}\n\\.\n")
-    project.write("006_merge.sql", "MERGE INTO logs USING cities ON false "
-                  "WHEN NOT MATCHED THEN INSERT VALUES (now());")  # fmt: skip
+    merge = "MERGE INTO logs USING cities ON false WHEN NOT MATCHED THEN INSERT VALUES (now());"
+    if version(project) < 15:  # which have no MERGE
+        merge = "INSERT INTO logs VALUES (now());"
+    project.write("006_merge.sql", merge)
     write(project, 7, 8)
     project.write("010_f.sql", "SELECT txid_current();")
     assert project.invoke("db.migrate-run").returncode == 0
@@ -169,7 +172,8 @@ def test_privileges_are_counted_and_named_or_in_the_file(project: Project) -> No
     assert project.invoke("db.migrate-run").returncode == 0
     done = project.invoke("db.dump", "--force")
     assert done.returncode == 0, done.output
-    assert "not in it: privileges (5): " in done.stdout
+    own = version(project) < 15  # of schema public, where the tests' databases have granted them
+    assert f"not in it: privileges ({5 + own}): " in done.stdout
     for name in ("SCHEMA app", "TABLE t in app", "COLUMN u.b", "FUNCTION f()", "DEFAULT"):
         assert name in done.stdout
         assert f"--   {name}" in dumped(project)

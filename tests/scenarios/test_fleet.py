@@ -173,7 +173,7 @@ def test_what_failed_is_said_by_error_and_done_by_the_next_run(
 
 def test_a_schema_each_has_its_path_and_its_ledger(project: Project, tenants: list[str]) -> None:
     with project.cluster.connect(project.database) as conn:
-        conn.execute("CREATE FUNCTION public.shared() RETURNS int LANGUAGE sql RETURN 1")
+        conn.execute("CREATE FUNCTION public.shared() RETURNS int LANGUAGE sql AS 'SELECT 1'")
         conn.execute('CREATE SCHEMA "Tenant 30\'s"')
         conn.execute("CREATE TABLE public.counts (n int)")
     project.write(

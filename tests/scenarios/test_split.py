@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pglast
 import psycopg
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from psycopg import pq
 from psycopg.rows import TupleRow
@@ -162,6 +162,7 @@ DROP SCHEMA IF EXISTS s CASCADE; CREATE SCHEMA s; CREATE TABLE log (id serial, v
 def test_a_script_leaves_the_same_behind_whole_split_and_run_by_psql(
     script: str, cluster: Cluster, conn: Conn
 ) -> None:
+    assume("ATOMIC" not in script or conn.info.server_version >= 140000)
     url, text = cluster.url(conn.info.dbname), script.encode()
 
     def left(execute: Callable[[], list[str]]) -> tuple[list[str], list[TupleRow]]:
@@ -195,7 +196,7 @@ def test_the_files_that_postgresql_ships_are_split_as_its_parser_splits_them(con
     found = conn.execute("SELECT setting FROM pg_config WHERE name = 'SHAREDIR'").fetchone()
     files = sorted(Path(found[0]).rglob("*.sql")) if found else []
     assert len(files) > 30
-    assert {"information_schema.sql", "system_functions.sql"} <= {path.name for path in files}
+    assert "information_schema.sql" in {path.name for path in files}
     for path in files:
         text = path.read_bytes()
         expected = [
