@@ -40,6 +40,8 @@ _QUICK = [
 def main(*, quick: bool, only: str, write: bool, server: str) -> None:
     cases = _QUICK if quick else _chosen(only)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server is stopped then, too
+    # A job in the background ignores it, and so would pgbench, which is ended by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     measured = run(cases, server, others=not quick)
     if write or not (quick or only):
         report.write(_written() | measured, HERE)
