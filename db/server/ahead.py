@@ -6,8 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-import psycopg
-
 
 class Closable(Protocol):
     """What can be connected."""
@@ -24,7 +22,7 @@ class Ahead(threading.Thread, Generic[T]):
     def __init__(self, name: str, make: Callable[[], T]) -> None:
         super().__init__(name=name, daemon=True)
         self._make = make
-        self._made: T | psycopg.Error | None = None
+        self._made: T | Exception | None = None
         self._wanted = True
         self.start()
 
@@ -32,7 +30,7 @@ class Ahead(threading.Thread, Generic[T]):
         """Connect."""
         try:
             made = self._make()
-        except psycopg.Error as error:
+        except Exception as error:  # it is raised where this is taken
             self._made = error
             return
         self._made = made
@@ -40,9 +38,9 @@ class Ahead(threading.Thread, Generic[T]):
             made.close()
 
     def get(self) -> T:
-        """Return it when it is there. Raise psycopg's error if it cannot be connected."""
+        """Return it when it is there. Raise what went wrong, if it cannot be connected."""
         self.join()
-        if isinstance(self._made, psycopg.Error):
+        if isinstance(self._made, Exception):
             raise self._made
         assert self._made is not None
         return self._made
@@ -51,5 +49,5 @@ class Ahead(threading.Thread, Generic[T]):
         """Close it; what is not there in a second is left to close itself."""
         self._wanted = False
         self.join(1)
-        if self._made is not None and not isinstance(self._made, psycopg.Error):
+        if self._made is not None and not isinstance(self._made, Exception):
             self._made.close()
