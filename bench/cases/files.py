@@ -179,6 +179,10 @@ CASES = [
         targets=_nothing,
         memory=True,
         panel=True,
+        profile="of the 27 ms above the floor, 13 of the processor are the import of the package's "
+        "own rooms, and 3 the 100 files, which are read and hashed; the rest is invoke, which "
+        "reads its configuration and the tasks, and two questions. knex, by Node.js, takes "
+        "less than the floor: Python with invoke and psycopg.",
     ),
     case("one-more", "one new file on top of 100", Work("more", 100, 5), references=()),
     case(
