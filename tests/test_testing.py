@@ -22,6 +22,7 @@ from db import testing
 from db.clones import pool
 from db.errors import SettingsError
 from tests.conftest import Project, Result
+from tests.scenarios.test_engine import wait_for
 from tests.servers import Cluster
 from tests.test_docs import blocks
 
@@ -333,7 +334,7 @@ with testing.database() as url:
     )
     settings, rows, host, *same = done.stdout.split()
     assert (settings, rows) == ("offpostgres", "1")
-    assert not Path(host, "postmaster.pid").exists()
+    wait_for(lambda: not Path(host, "postmaster.pid").exists())
     assert same == [settings, rows, host]
     assert suite.databases() == []
     named = testing.database(suite.folder, server="embedded:")

@@ -17,10 +17,10 @@ from .sizes import Name, Plan, Size
 
 _MB = 1_000_000
 # Work done in a second, slow and fast.
-SCANNED = (50 * _MB, 2_000 * _MB)  # bytes of a table that is read
-INDEXED = (5 * _MB, 250 * _MB)  # bytes of a table that an index is built of
-WRITTEN = (5 * _MB, 250 * _MB)  # bytes of a table and its indexes that are written anew
-CHANGED = (10_000, 1_000_000)  # rows
+SCANNED = (50 * _MB, 4_000 * _MB)  # bytes of a table that is read
+INDEXED = (5 * _MB, 500 * _MB)  # bytes of a table that an index is built of
+WRITTEN = (5 * _MB, 500 * _MB)  # bytes of a table and its indexes that are written anew
+CHANGED = (10_000, 2_000_000)  # rows
 
 _ROWS = re.compile(r"(?i)\b(?:update|delete|merge|insert)\b")
 _OPAQUE = frozenset({"DO", "CALL", "SELECT", "EXECUTE"})

@@ -536,7 +536,7 @@ def test_a_million_rows_take_as_long_as_was_said(project: Project) -> None:
             continue
         finding, took_s = findings[name], applied["duration_ms"] / 1000
         # Other tests run on this machine at the same time, and it is no fast one.
-        assert finding["low_s"] <= took_s <= 3 * finding["high_s"] + 1, (name, took_s)
+        assert finding["low_s"] <= took_s <= 3 * finding["high_s"], (name, took_s)
         for what in finding["blocks"]:
             assert finding["low_s"] / 2 <= waited[what], (name, waited)
         if "reads" not in finding["blocks"]:
