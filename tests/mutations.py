@@ -775,8 +775,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         LEDGER,
         "a first ledger is made though another run has made one elsewhere",
-        "    first: list[ours.Query] = [(_NOWHERE, finding(schema, ledger.table)[1])]\n",
-        "    first: list[ours.Query] = []\n    assert schema is not None\n",
+        "    first: list[ours.Query] = [(_NOWHERE, finding(ledger.wanted_schema, ledger.table)[1])]\n",
+        "    first: list[ours.Query] = []\n",
         ("scenarios/test_ledger.py -k the_one",),
     ),
     Mutant(
@@ -939,8 +939,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         TRANSACTION,
         "a file that is alone waits for nobody's turn",
-        '    yield Command(_LOCK.format(keys=keys).encode(), "turn", running)',
-        "    keys = keys",
+        '    yield Command(_LOCK.format(taking=taking(book.keys)).encode(), "turn", running)',
+        "    pass",
         (fleet("waits_for_its_turn"),),
     ),
     Mutant(

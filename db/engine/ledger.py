@@ -143,7 +143,7 @@ def look_again(
     conn: Connection, ledger: Ledger, find: Callable[[], Ledger], lock_timeout_ms: int | None = None
 ) -> Found:
     """Do as `look` does, in one round trip if the ledger is where it was."""
-    schema = ledger.schema if ledger.named else ""
+    schema = ledger.wanted_schema
     queries: list[ours.Query] = [finding(schema, ledger.table), *_reading(ledger)]
     try:
         rows, *results = ours.asks(conn, queries, lock_timeout_ms=lock_timeout_ms)
@@ -229,9 +229,8 @@ def prepare_first(
     Return it; None if there is one by now, or it could not be made: nothing has changed then, and
     who looks again will see why. Raise psycopg's error if the connection was lost.
     """
-    schema = ledger.schema if ledger.named else ""
     wanted = _wanted(ledger, unfinished=unfinished)
-    first: list[ours.Query] = [(_NOWHERE, finding(schema, ledger.table)[1])]
+    first: list[ours.Query] = [(_NOWHERE, finding(ledger.wanted_schema, ledger.table)[1])]
     try:
         _make(conn, ledger, wanted, first, lock_timeout_ms)
     except psycopg.Error:

@@ -107,6 +107,11 @@ class Ledger(NamedTuple):
         return self.exists and self.is_unique and set(OURS) <= set(self.columns)
 
     @property
+    def wanted_schema(self) -> str:
+        """Return the schema that the settings say; nothing, if they leave it open."""
+        return self.schema if self.named else ""
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """Return what a run locks: what it shares with all that may come to the same ledger.
 

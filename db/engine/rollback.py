@@ -98,7 +98,7 @@ class Rollback(Run):
         session = self._session
 
         def find() -> Ledger:
-            return place.find(session.conn, self._settings.ledger)
+            return place.find(session.conn, self._settings.ledger, session.tables())
 
         self._ledger, executed, _ = yield from patiently(
             session, lambda: ledger.look(session.conn, find, session.lock_timeout_ms)

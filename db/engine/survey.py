@@ -81,7 +81,7 @@ def _ledger(conn: Connection, settings: Settings, tables: list[Row] | None) -> L
     Otherwise the dump would make a second one there.
     """
     book = place.find(conn, settings.ledger, tables)
-    schema, _, table = _dumped(settings).rpartition(".") if not book.exists else ("", "", "")
+    schema, table = place.parted("" if book.exists else _dumped(settings))
     if book.named or not schema or table != book.table:
         return book
     return book._replace(schema=schema, dumped=True)

@@ -10,7 +10,7 @@ import psycopg
 
 from ..server import ours
 from ..server.pipeline import Command
-from ..server.watch import number
+from ..server.watch import taking
 from .place import Ledger
 from .session import Running, Session, statement
 
@@ -24,10 +24,7 @@ ON CONFLICT (filename) DO UPDATE SET duration_ms = 1000 OPERATOR(pg_catalog.*) e
 RETURNING duration_ms, 1 OPERATOR(pg_catalog./) (checksum IS NOT NULL)::integer"""
 # A file that is alone takes the lock of turns itself; what stood at the survey must stand still. Or
 # else the divisions fail, and nothing has happened.
-_LOCK = """
-SELECT 1 OPERATOR(pg_catalog./) pg_catalog.bool_and(
-    pg_catalog.pg_try_advisory_xact_lock(key))::integer
-FROM (VALUES {keys}) AS wanted (key)"""
+_LOCK = "SELECT 1 OPERATOR(pg_catalog./) ({taking})::integer"
 _STILL = """
 SELECT 1 OPERATOR(pg_catalog./) (coalesce(pg_catalog.string_agg(
     filename::pg_catalog.text, '/'::pg_catalog.text ORDER BY id), '')
@@ -97,8 +94,7 @@ def _may_connect(kind: str, text: bytes) -> bool:
 
 def turn(book: Ledger, executed: Iterable[str], running: Running) -> Iterator[Command]:
     """Yield what takes the turn of a run in the file's transaction, if it is free."""
-    keys = ", ".join(f"({number(key)}::pg_catalog.int8)" for key in book.keys)
-    yield Command(_LOCK.format(keys=keys).encode(), "turn", running)
+    yield Command(_LOCK.format(taking=taking(book.keys)).encode(), "turn", running)
     stands = "/".join(executed).encode()
     yield Command(book.compose(_STILL), "turn", running, (stands,))
 

@@ -51,7 +51,7 @@ def read(members: Sequence[Member], *, writing: bool) -> Iterator[Seen]:
 
 
 def _read(conn: Connection, members: Sequence[Member]) -> Iterator[Seen]:
-    table = members[0].settings.ledger.rpartition(".")[2]
+    table = place.parted(members[0].settings.ledger)[1]
     tables = defaultdict[str, list[ours.Row]](list)
     for row in ours.ask(conn, *place.finding("", table)):
         tables[str(row[0])].append(row)

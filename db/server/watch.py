@@ -35,6 +35,8 @@ SELECT pg_catalog.set_config(name, value, true)
 FROM (VALUES ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'),
              ('tcp_keepalives_count', '4')) AS kept (name, value)
 WHERE pg_catalog.current_setting(name, true) IS NOT NULL;
+{taking}"""
+_TAKING = """
 SELECT pg_catalog.bool_and(pg_catalog.pg_try_advisory_xact_lock(key))
 FROM (VALUES {keys}) AS wanted (key)"""
 _HOLDER = """
@@ -120,8 +122,15 @@ def _named(name: str) -> list[str]:
     return [name, mark(name)]
 
 
-def number(key: str) -> int:
-    """Return the number of an advisory lock."""
+def taking(keys: Sequence[str]) -> str:
+    """Return the query that takes these locks, if all are free, until its transaction ends.
+
+    Its one value is whether they were.
+    """
+    return _TAKING.format(keys=", ".join(f"({_number(key)}::pg_catalog.int8)" for key in keys))
+
+
+def _number(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
 
 
@@ -143,7 +152,7 @@ class Guard:
         self._watching: Connection | None = None  # opened by the first look
         self._locked = self._closed = False
         self.keys = keys
-        self._numbers = [number(key) for key in keys]
+        self._numbers = [_number(key) for key in keys]
         self._progress: str | None = None
         self._thread: threading.Thread | None = None
         self._seen: Look | psycopg.Error = ("", None, ())
@@ -167,7 +176,7 @@ class Guard:
         query = _LOCK.format(
             ours=ours.SETTINGS.decode(),
             no_limit=no_limit,
-            keys=", ".join(f"({number}::pg_catalog.int8)" for number in self._numbers),
+            taking=taking(self.keys),
         )
         try:
             cursor = self._conn.execute(query.encode())
