@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -144,10 +145,16 @@ def _said(*command: str) -> str:
     return done.stdout
 
 
+# Below those that the kernel gives to connections, and seldom where another worker is.
+_PORTS = itertools.count(10_000 + secrets.randbelow(20_000))
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port of 127.0.0.1 that nobody listens on, each time another one."""
+    for port in _PORTS:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("unreachable")
 
 
 def temporary_folder() -> Path:
@@ -386,10 +393,12 @@ class PgBouncer:
     def _wait(self) -> None:
         deadline = time.monotonic() + 10
         while True:
+            ended = self._process.poll() is not None  # and who answers then is another one
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", self.port)).close()
-                return
-            if self._process.poll() is not None or time.monotonic() > deadline:
+                if not ended:
+                    return
+            if ended or time.monotonic() > deadline:
                 raise RuntimeError(f"pgbouncer did not start:\n{self.log.read_text()}")
             time.sleep(0.01)
 

@@ -438,6 +438,7 @@ report.event(Applied("001_x.sql", 1))
     assert first == "  001_x.sql  executed  1 ms\n"
 
 
+@pytest.mark.long
 def test_force_color_colours_a_pipe_and_redraws_nothing_there() -> None:
     code = "choose().event(Progress(INDEX, 3, 'scanning', 40.0))\nfailing_run()"
     for more in ({}, {"CI": "true"}, {"GITHUB_ACTIONS": "true"}):

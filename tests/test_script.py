@@ -696,6 +696,7 @@ statement = st.one_of(
 file = st.lists(st.tuples(statement, gap, st.just(";"), gap).map("".join), max_size=5)
 
 
+@pytest.mark.long
 @settings(max_examples=400, deadline=None)
 @given(file)
 @example(["SELECT E'x' --\r'\\';'", ";"])
@@ -831,6 +832,7 @@ ADVERSARIAL = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("piece", ADVERSARIAL.values(), ids=ADVERSARIAL)
 def test_time_grows_with_the_length_only(piece: bytes) -> None:
     started = time.process_time()

@@ -167,6 +167,7 @@ def suite(tmp_path: Path, cluster: Cluster) -> Iterator[Suite]:
     made.remove()
 
 
+@pytest.mark.long
 def test_each_test_has_its_own_database_from_a_template_that_is_made_once(suite: Suite) -> None:
     suite.write("test_shop.py", TESTS)
     first = suite.run("-q", "-n", "2")
@@ -203,6 +204,7 @@ def test_each_test_has_its_own_database_from_a_template_that_is_made_once(suite:
     assert suite.password not in first.output + again.output
 
 
+@pytest.mark.long
 def test_a_failing_migration_ends_the_run_once_with_the_picture_of_the_command(
     suite: Suite, project: Project
 ) -> None:
@@ -227,6 +229,7 @@ def test_a_failing_migration_ends_the_run_once_with_the_picture_of_the_command(
     assert 'conftest.py", line 2' in done.output
 
 
+@pytest.mark.long
 def test_a_failed_tests_database_is_kept_until_the_next_run(suite: Suite) -> None:
     failing = """
 def test_fails(db_connection):
@@ -342,6 +345,7 @@ with testing.database() as url:
         pass
 
 
+@pytest.mark.long
 @OWN_SERVER
 def test_roles_of_migrations_are_made_on_the_tests_own_server(suite: Suite) -> None:
     """One that a file lacks, and one that an earlier template has made already."""

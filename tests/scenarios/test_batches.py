@@ -222,6 +222,7 @@ def test_a_batch_that_waits_for_a_lock_is_given_up_and_tried_again(project: Proj
     assert each_once(project)
 
 
+@pytest.mark.long
 def test_two_runs_at_once_do_each_row_once(project: Project, pgbouncer: PgBouncer) -> None:
     """Without the lock of turns; one sees the session of the other, and one does not."""
     table(project, 200)

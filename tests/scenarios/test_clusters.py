@@ -56,6 +56,7 @@ def install(project: Project) -> str:
     )
 
 
+@pytest.mark.long
 def test_citus_is_found_and_gets_what_it_needs(standing_in: Project) -> None:
     project = standing_in
     project.write("001_t1.sql", f"CREATE TABLE t1 AS {_SEEN};\n")

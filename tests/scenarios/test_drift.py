@@ -189,6 +189,7 @@ def chosen(project: Project, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings.of(project.url, project.migrations, schema=schema)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("roles")
 def test_what_is_changed_by_hand_is_found_each_once_and_nothing_else(
     project: Project, chosen: Settings
@@ -286,6 +287,7 @@ def test_another_order_or_a_dump_and_restore_is_no_drift(
         db.drift(chosen)
 
 
+@pytest.mark.long
 def test_on_a_server_that_was_named_all_but_privileges_is_compared(
     project: Project, chosen: Settings
 ) -> None:
@@ -357,6 +359,7 @@ ALTER DATABASE {database} SET work_mem = '9MB';
 """
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("roles")
 def test_a_replay_has_the_roles_and_settings_of_the_target(
     project: Project, chosen: Settings
@@ -396,6 +399,7 @@ def test_a_replay_has_the_roles_and_settings_of_the_target(
             conn.execute(f"DROP ROLE {owner}, {made}".encode())
 
 
+@pytest.mark.long
 def test_what_cannot_be_replayed_is_said(project: Project, chosen: Settings) -> None:
     with pytest.raises(errors.LedgerError, match="Nothing is executed here"):
         db.drift(chosen)
@@ -418,6 +422,7 @@ def test_what_cannot_be_replayed_is_said(project: Project, chosen: Settings) -> 
     assert "replayed as it is now: 001_seeds.sql, 002_needs.sql" in "".join(notes)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("roles")
 def test_a_dump_is_held_against_the_files_without_a_database(
     project: Project, chosen: Settings

@@ -203,6 +203,7 @@ def test_only_the_last_commit_waits_for_the_disk(project: Project) -> None:
 # 3. Locks
 
 
+@pytest.mark.long
 def test_an_alter_behind_a_long_reader_does_not_queue_the_application(project: Project) -> None:
     """The worst stall of the application's reads stays under a second; the reader is named."""
     with project.cluster.connect(project.database) as conn:
@@ -273,7 +274,9 @@ def test_timeouts_of_one_file(project: Project) -> None:
 
 
 @pytest.mark.parametrize("guard", ["on", "off"])
-@pytest.mark.parametrize("pooled", [False, True], ids=["direct", "PgBouncer"])
+@pytest.mark.parametrize(
+    "pooled", [False, pytest.param(True, marks=pytest.mark.long)], ids=["direct", "PgBouncer"]
+)
 def test_many_runners_execute_each_file_once_and_all_end_well(
     project: Project, pgbouncer: PgBouncer, guard: str, pooled: bool
 ) -> None:
@@ -357,6 +360,7 @@ def finish(steps: Generator[object, None, T]) -> T:
     return result[0]
 
 
+@pytest.mark.long
 def test_a_waiting_runner_says_whom_it_waits_for(project: Project) -> None:
     project.write("001_slow.sql", "SELECT pg_sleep(4);")
     first = project.popen("db.migrate-run")
@@ -410,6 +414,7 @@ def test_an_invalid_index_behind_if_not_exists_is_rebuilt(project: Project) -> N
     assert valid(project, "a_id") is True
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_run_cut_off_while_it_builds_an_index_is_finished_by_the_next(
     project: Project, blow: signal.Signals
@@ -789,6 +794,7 @@ def test_a_terminated_backend_is_reconnected_and_the_run_completes(project: Proj
     assert project.executed() == ["001_t.sql", "002_slow.sql", "003_t.sql"]
 
 
+@pytest.mark.long
 def test_a_restarted_server_is_waited_for_and_the_run_goes_on(
     project: Project, own_cluster: MakeCluster
 ) -> None:
@@ -822,6 +828,7 @@ def test_a_link_cut_anywhere_neither_repeats_nor_skips(
     agree(project)
 
 
+@pytest.mark.long
 def test_the_server_notices_that_its_client_is_gone(project: Project) -> None:
     """From PostgreSQL 14 on; before that it does when the statement has come to its end."""
     seconds = 600 if version(project) >= 14 else 15

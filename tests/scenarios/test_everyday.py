@@ -658,6 +658,7 @@ def test_two_rollbacks_at_once_undo_each_file_once(project: Project) -> None:
     assert project.executed() == ["001_t1.sql"]
 
 
+@pytest.mark.long
 def test_a_rollback_goes_on_after_its_connection_was_lost(project: Project) -> None:
     write(project, 1, 2, down=True)
     project.invoke("db.migrate-run")
@@ -870,6 +871,7 @@ def test_lint_without_squawk_says_how_to_install_it(project: Project, tmp_path: 
 # db.wait, db.create, db.drop, db.reset, db.console
 
 
+@pytest.mark.long
 def test_wait_returns_when_the_server_has_come(project: Project, own_cluster: MakeCluster) -> None:
     cluster = own_cluster()
     cluster.stop()
@@ -914,6 +916,7 @@ def test_a_database_that_is_there_needs_no_right_to_create_one(project: Project)
     assert "CREATE DATABASE" not in done.stderr
 
 
+@pytest.mark.long
 def test_drop_on_a_server_elsewhere_wants_the_name_again(
     project: Project, own_cluster: MakeCluster
 ) -> None:

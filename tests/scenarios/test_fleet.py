@@ -302,6 +302,7 @@ def test_the_lines_of_a_file_and_what_completes_them(
             roster.of_file(path, of)
 
 
+@pytest.mark.long
 def test_workers_leave_room_on_the_server(own_cluster: MakeCluster, project: Project) -> None:
     small = own_cluster(options={"max_connections": "14", "log_connections": "on"})
     there = Project.at(project, small)
@@ -419,6 +420,7 @@ def stopped(process: subprocess.Popen[str]) -> tuple[str, str]:
     return process.communicate(timeout=60)
 
 
+@pytest.mark.long
 def test_an_interrupt_ends_each_target_in_order(project: Project, tenants: list[str]) -> None:
     project.write("001_a.sql", COUNT.format(1))
     assert project.invoke("db.fleet", "--schemas", "tenant_%").returncode == 0
@@ -533,6 +535,7 @@ def test_what_cannot_be_meant_is_refused(project: Project, tenants: list[str]) -
     assert set(map(tuple, ledgers(project, tenants).values())) == {()}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("tenants")
 def test_a_run_that_waits_says_for_whom(project: Project) -> None:
     project.write("001_a.sql", COUNT.format(1))

@@ -466,6 +466,7 @@ def test_the_python_api_does_the_same(project: Project) -> None:
         migrate("host=/nowhere", project.migrations, settings={"MIGRATIONS_CONNECT_TIMEOUT": "0s"})
 
 
+@pytest.mark.long
 def test_a_standby_is_refused_by_name(project: Project, own_cluster: MakeCluster) -> None:
     cluster = own_cluster()
     there = Project.at(project, cluster)

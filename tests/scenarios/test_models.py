@@ -493,6 +493,7 @@ def test_roles_that_only_the_target_has_are_made_for_a_replay_or_named(project: 
     assert 'Make the role on that server: CREATE ROLE "Web App" NOLOGIN;' in refused.stderr
 
 
+@pytest.mark.long
 def test_a_team_has_its_own_style_and_names(project: Project) -> None:
     project.write("001_t.sql", "CREATE TABLE folks (id int); CREATE TYPE m AS ENUM ('a');")
     project.write_schema("CREATE TABLE schema_is_here ();")

@@ -186,8 +186,10 @@ def expected(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 # A search path is set by both; the others by one or the other, which are read at the same place.
+# All but these take long, being so many.
+ALWAYS = [("search_path", "role")]
 CASES = [
-    (name, value, by)
+    pytest.param(name, value, by, marks=() if (name, by) in ALWAYS else pytest.mark.long)
     for number, (name, value) in enumerate(SETTINGS)
     for by in ("role", "database")
     if name == "search_path" or by == ("role", "database")[number % 2]
@@ -412,6 +414,7 @@ def _made(
     return 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "path", ["evil, pg_catalog, public", "public, evil"], ids=["before pg_catalog", "behind it"]
 )

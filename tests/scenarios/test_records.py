@@ -303,6 +303,7 @@ def test_an_answer_to_what_has_changed_meanwhile_does_nothing_and_says_so(
     assert project.rows() == before
 
 
+@pytest.mark.long
 def test_what_is_asked_about_with_the_ledger_in_use_is_a_sentence(project: Project) -> None:
     write(project, 1)
     project.invoke("db.migrate-run")
@@ -396,6 +397,7 @@ def test_rows_that_name_no_file_are_refused_with_what_to_do(
 # Back, while others go forward
 
 
+@pytest.mark.long
 def test_a_rollback_stops_where_a_later_file_was_executed_meanwhile(project: Project) -> None:
     write(project, 1, 2, 4, down=True)
     assert project.invoke("db.migrate-run").returncode == 0

@@ -155,6 +155,7 @@ def state(project: Project) -> tuple[Any, ...]:
         return tuple(conn.execute(query).fetchall() for query in queries)
 
 
+@pytest.mark.long
 def test_what_each_statement_would_do_and_what_would_wait_for_it(project: Project) -> None:
     filled(project)
     for name, text in FILES.items():
@@ -208,6 +209,7 @@ def test_what_each_statement_would_do_and_what_would_wait_for_it(project: Projec
     assert "3 files rehearsed: nobody would wait for long." in calm.stdout
 
 
+@pytest.mark.long
 def test_a_file_that_fails_is_shown_as_a_run_would_show_it(project: Project) -> None:
     filled(project, 10)
     project.write("002_fine.sql", "ALTER TABLE contacts ADD COLUMN zone text;\n")
@@ -375,6 +377,7 @@ def test_a_rehearsed_run_leaves_what_a_run_leaves(project: Project, binaries: Pa
         project.cluster.drop_database(other)
 
 
+@pytest.mark.long
 def test_nothing_of_a_rehearsal_stays_on_a_server_that_was_named(project: Project) -> None:
     filled(project, 10)
     name = f"made_{project.database}"

@@ -133,6 +133,7 @@ def test_no_output_holds_a_password(  # noqa: PLR0917
         quiet(scalar(project, "SELECT string_agg(seen::text, ' ') FROM seen"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["URL", "variables"])
 @pytest.mark.parametrize("fault", ["interrupted", "lost"])
 def test_no_output_of_a_run_cut_short_holds_a_password(
@@ -430,6 +431,7 @@ def test_a_certificate_has_to_be_right(  # noqa: PLR0917
 # 5. The embedded server
 
 
+@pytest.mark.long
 def test_the_embedded_server_is_reached_by_its_owner_only(tmp_path: Path) -> None:
     with embedded.running(tmp_path / "own") as server:
         folder = Path(server.host)

@@ -233,6 +233,7 @@ def test_what_cannot_be_read_is_a_sentence(project: Project, name: str) -> None:
     closed.chmod(0o755)
 
 
+@pytest.mark.long
 def test_create_on_a_standby_is_a_sentence(project: Project, own_cluster: MakeCluster) -> None:
     cluster = own_cluster()
     there = Project.at(project, cluster)

@@ -117,6 +117,7 @@ def test_what_a_function_sets_behind_a_pooler_is_said_and_kept(
     assert scalar(project, "SELECT to_regclass('app.here') IS NOT NULL") is True
 
 
+@pytest.mark.long
 def test_a_run_behind_a_pooler_is_waited_for_while_its_statement_goes_on(
     project: Project, pgbouncer: PgBouncer
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_run_behind_a_pooler_is_waited_for_while_its_statement_goes_on(
     assert valid(project, "i") is True
 
 
+@pytest.mark.long
 def test_what_a_statement_waits_for_is_seen_behind_a_pooler_too(
     project: Project, pgbouncer: PgBouncer
 ) -> None:
@@ -274,6 +276,7 @@ def wait_until_noticed(project: Project, statement: str) -> None:
     wait_for(lambda: not running(project, statement)(), 60)
 
 
+@pytest.mark.long
 def test_a_drop_that_was_cut_off_is_of_the_index_that_it_was_announced_for(
     project: Project,
 ) -> None:
@@ -360,6 +363,7 @@ def test_a_role_that_a_file_takes_owns_what_the_rest_of_it_makes(project: Projec
 # 4. Locks
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", ["VACUUM FULL hot", "DO $$ BEGIN LOCK hot; COMMIT; END $$"])
 def test_a_strong_lock_outside_a_transaction_does_not_queue_the_application(
     project: Project, text: str
@@ -493,6 +497,7 @@ def test_a_statement_that_must_run_outside_is_one_of_no_transaction(project: Pro
     assert scalar(project, "SELECT to_regclass('made') IS NOT NULL") is True
 
 
+@pytest.mark.long
 def test_one_that_was_cut_off_is_in_doubt(project: Project) -> None:
     project.write("001_a.sql", f"{HEAD}SELECT 1;\n-- migrate: outside\nSELECT pg_sleep(600);\n")
     process = project.popen("db.migrate-run")
