@@ -9,7 +9,7 @@
 The list is `tests/mutations.py`. Each is a real edit of a copy of the project, and the tests named
 there run on it. First they run on an unchanged copy, where they have to pass. A mutant whose text
 is not in the code any more is an error: move it to where the promise is kept now.
-Exit code 1 if one survives. It takes half an hour, so `.ci/run` leaves it out.
+Exit code 1 if one survives. It takes a quarter of an hour, so `.ci/run` leaves it out.
 """
 
 from __future__ import annotations

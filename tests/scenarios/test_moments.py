@@ -227,6 +227,9 @@ def test_a_file_that_another_run_executes_is_waited_for_however_long_it_takes(
         mixed.wait_for_line(second, "another run, which executes 001_a.sql")
         time.sleep(2)
         assert second.poll() is None
+        # It is in the middle of an attempt, which is then refused because the file is recorded.
+        claims = waiting_for("INSERT INTO%migrations", since="0.1s")
+        wait_for(lambda: scalar(project, claims) == 1)
     for run in (first, second):
         said = mixed.ended(run)
         assert run.returncode == 0, said
@@ -397,10 +400,11 @@ def test_of_two_runs_that_find_a_statement_cut_off_one_takes_it_over(project: Pr
         cut_off(process, project, build)
     with project.cluster.connect(project.database) as conn:
         conn.execute("DROP INDEX IF EXISTS a_id")
-    # Both have seen the same announcement, and come to it at the same moment.
-    with in_the_way(project, "SELECT * FROM migrations_unfinished FOR UPDATE"):
-        runs = [mixed.start(project, {"MIGRATIONS_GUARD": "off"}) for _ in range(2)]
-        wait_for(lambda: scalar(project, waiting_for("migrations_unfinished")) == 2)
+    # Both have seen that the announcement is nobody's, and make their own at the same moment.
+    env = {"MIGRATIONS_GUARD": "off", "MIGRATIONS_LOCK_TIMEOUT": "1min"}
+    with in_the_way(project, "INSERT INTO migrations (filename) VALUES ('001_a.sql')"):
+        runs = [mixed.start(project, env) for _ in range(2)]
+        wait_for(lambda: scalar(project, waiting_for("INSERT INTO%migrations")) == 2)
     for run in runs:
         said = mixed.ended(run)
         assert run.returncode == 0, said
@@ -408,10 +412,12 @@ def test_of_two_runs_that_find_a_statement_cut_off_one_takes_it_over(project: Pr
     assert valid(project, "a_id") is True
 
 
-def waiting_for(table: str) -> str:
+def waiting_for(text: str, since: str = "1min") -> str:
+    """Return a query that counts the statements with this text that wait for a lock."""
     return (
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
-        f"AND datname = current_database() AND query LIKE '%{table}%'"
+        f"AND datname = current_database() AND query LIKE '%{text}%' "
+        f"AND query_start > clock_timestamp() - interval '{since}'"
     )
 
 
