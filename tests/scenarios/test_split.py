@@ -199,9 +199,9 @@ def test_the_files_that_postgresql_ships_are_split_as_its_parser_splits_them(con
     assert "information_schema.sql" in {path.name for path in files}
     for path in files:
         text = path.read_bytes()
-        expected = [
-            comments_off(s) for s in pglast.split(parsable(text.decode()), with_parser=True)
-        ]
+        grammar = path.name != "hstore--1.0--1.1.sql"  # 13's drops an operator =>, no name today
+        parts = pglast.split(parsable(text.decode()), with_parser=grammar)
+        expected = [comments_off(part) for part in parts]
         ours = [comments_off(parsable(s)) for s in split(text) if not s.startswith("\\echo ")]
         assert ours == expected, path.name
         assert outside(text) <= {";"}, path.name
