@@ -911,8 +911,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         CREW,
         "all targets are begun at once",
-        "                if server is not None and (missing <= 0 or under_way < missing):",
-        "                if server is not None:",
+        "                if len(self._begun) < missing:",
+        "                if True:",
         (fleet("interrupt_ends_each"),),
     ),
     Mutant(

@@ -27,7 +27,7 @@ from ..files import plan as plans
 from ..files.folder import Migration
 from ..files.plan import SCHEMA, Goal, Plan
 from ..fleets import ledgers, roster, tally
-from ..fleets.crew import MOST, Act, Crew, Limits, Show
+from ..fleets.crew import MOST, Act, Begin, Crew, Limits, Show
 from ..fleets.roster import Member, Of
 from ..server import connection
 from ..settings import Settings
@@ -129,11 +129,13 @@ def _done(targets: Sequence[Member], files: tuple[Migration, ...]) -> set[str]:
 
 
 def _migrating(goal: Goal, files: tuple[Migration, ...], done: set[str]) -> Act:
-    def act(member: Member, tell: Show) -> tuple[Target, MigrationsError | None]:
+    def act(member: Member, tell: Show, begin: Begin) -> tuple[Target, MigrationsError | None]:
         started, failed = time.monotonic(), None
         if member.name in done:
             return tally.record(member.name, (), 0, None), None
-        run = Run(member.target, member.settings, goal, files, sparing=True)
+        if goal.schema:  # then connecting may make a database
+            begin()
+        run = Run(member.target, member.settings, goal, files, sparing=True, begin=begin)
         try:
             drive(run.events(), Listener(tell))
         except MigrationsError as error:
@@ -194,7 +196,7 @@ def _seen(targets: Sequence[Member], files: tuple[Migration, ...]) -> dict[str, 
 
 
 def _looking(files: tuple[Migration, ...], seen: dict[str, Standing]) -> Act:
-    def act(member: Member, tell: Show) -> tuple[Standing, MigrationsError | None]:
+    def act(member: Member, tell: Show, _: Begin) -> tuple[Standing, MigrationsError | None]:
         if member.name in seen:
             return seen[member.name], None
         try:

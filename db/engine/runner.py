@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import cast
 
@@ -51,9 +51,11 @@ class Run(Sender):
         files: tuple[Migration, ...] | None = None,
         *,
         sparing: bool = False,
+        begin: Callable[[], None] | None = None,
     ) -> None:
         self._target = target
         self._sparing = sparing  # with one connection, where that will do
+        self._begin = begin  # asked when there is something to execute: it may wait, or raise
         self._files = files  # those of the folder, where they were read for many runs
         self._settings = settings
         self._goal = goal
@@ -127,6 +129,8 @@ class Run(Sender):
             if first:
                 yield Planned((), len(self._survey.executed))
             return
+        if self._begin is not None:
+            self._begin()
         if not self._sparing:
             self._session.open_guard(self._ledger.keys)
         unfinished = self._check()

@@ -1,5 +1,8 @@
 """Who does what: workers in threads, canaries first, no more than the servers have room for.
 
+Only what executes something is a canary: the other workers look meanwhile, since most targets of a
+fleet may have nothing to do.
+
 The main thread looks on and shows: it is the one that a signal interrupts. Threads are enough, as
 libpq waits without Python's lock.
 """
@@ -22,14 +25,19 @@ from .roster import Member
 
 Record: TypeAlias = "Target | Standing"
 Show = Callable[[Event], None]
+Begin = Callable[[], None]  # asked before something is executed: it waits, or raises `NotBegun`
 # Does the work at one target, telling events, and returns what became of it, and its error.
-Act = Callable[[Member, Show], "tuple[Record, MigrationsError | None]"]
+Act = Callable[[Member, Show, Begin], "tuple[Record, MigrationsError | None]"]
 
 MOST = 64  # workers
 _LOOK_S = 0.25
 _SAY_S = 1.0
 _ALIKE = 3  # the first ones, if all fail alike
 _WARNINGS = 20  # different ones, that are kept
+
+
+class NotBegun(Exception):
+    """A target had something to execute, and nothing is begun any more."""
 
 
 class Limits(NamedTuple):
@@ -65,7 +73,9 @@ class Crew:
         self._news: queue.SimpleQueue[Record] = queue.SimpleQueue()
         self._lasting: dict[str, str] = {}
         self._done = 0
-        self._proven = 0  # targets on which something was executed
+        self._looked = 0  # targets of which it is known whether there is something to do
+        self._begun = set[str]()  # those that execute something now
+        self._proven = 0  # those that have done so
         self._broken: BaseException | None = None
         self._said = self._started = time.monotonic()
         self.stop = pauses.Stop()
@@ -131,7 +141,15 @@ class Crew:
                         several = len(server.waiting) > 0
                         wanted = self._limits.workers
                         server.room = capacity.workers(member.target, wanted) if several else 1
-                    record, error = self._act(member, partial(self._told, member))
+                    told, begin = partial(self._told, member), partial(self._begin, member)
+                    record, error = self._act(member, told, begin)
+                    if record.state == "interrupted" and member.name not in self._begun:
+                        raise NotBegun
+                except NotBegun:
+                    with self._changed:
+                        server.under_way -= 1
+                        server.waiting.append(member)
+                    continue
                 except BaseException as broken:  # raised by the main thread
                     self._broken = broken
                     self.stop.tell(self.stop.number)
@@ -148,12 +166,31 @@ class Crew:
                 under_way = sum(server.under_way for server in self._servers.values())
                 missing = self._limits.canary - self._proven
                 server = next((s for s in waiting if s.under_way < (s.room or 1)), None)
-                if server is not None and (missing <= 0 or under_way < missing):
+                # As many more may be looked at as could be: where none can, few are tried.
+                if server is not None and (missing <= 0 or under_way < missing + self._looked):
                     server.under_way += 1
                     return server, server.waiting.popleft()
                 self._changed.wait(_LOOK_S)
             self._changed.notify_all()
             return None
+
+    def _begin(self, member: Member) -> None:
+        """Wait until the member may execute something.
+
+        Raise `NotBegun` if a canary has failed meanwhile, or all are told to stop.
+        """
+        with self._changed:
+            if member.name in self._begun:
+                return
+            self._looked += 1
+            self._changed.notify_all()
+            while (missing := self._limits.canary - self._proven) > 0:
+                if self.stopped or self.stop.told.is_set():
+                    raise NotBegun
+                if len(self._begun) < missing:
+                    break
+                self._changed.wait(_LOOK_S)
+            self._begun.add(member.name)
 
     def _finished(
         self, server: _Server, member: Member, record: Record, error: MigrationsError | None
@@ -161,6 +198,7 @@ class Crew:
         with self._changed:
             self._lasting.pop(member.name, None)
             server.under_way -= 1
+            self._begun.discard(member.name)
             self.records.append(record)
             if error is not None and record.state == "failed":
                 error.__traceback__ = error.__context__ = None  # which hold the connection
@@ -169,6 +207,7 @@ class Crew:
             elif record.state != "interrupted":
                 self._done += 1
                 self._proven += record.state == "executed"
+                self._looked += record.state == "nothing to do"
             self._changed.notify_all()
         self._news.put(record)
 

@@ -235,6 +235,49 @@ def test_a_fleet_stops_where_it_fails_everywhere(project: Project, tenants: list
     assert "because 4 failed" in done.stdout
 
 
+def test_others_look_while_a_canary_executes(project: Project, targets: list[str]) -> None:
+    project.write("001_a.sql", COUNT.format(1))
+    fleet_of = ("db.fleet", "--targets", "targets.txt", "--json")
+    assert project.invoke(*fleet_of).returncode == 0
+    behind = (1, 4, 9)
+    for number in behind:
+        with project.cluster.connect(targets[number]) as conn:
+            conn.execute("DELETE FROM migrations")
+
+    def executed(number: int) -> int:
+        with project.cluster.connect(targets[number]) as conn:
+            row = conn.execute("SELECT count(*) FROM migrations").fetchone()
+        return int(row[0]) if row else 0
+
+    for fails in (True, False):
+        with project.cluster.connect(targets[1], autocommit=False) as conn:
+            conn.execute("LOCK counts")
+            process = project.popen(*fleet_of, "--canary", "1", "--workers", "5")
+            assert process.stdout is not None
+            looked = list[str]()
+            while len(looked) < len(targets) - len(behind):
+                line = json.loads(process.stdout.readline())
+                looked += [line["state"]] if line["event"] == "target" else []
+            assert set(looked) == {"nothing to do"}
+            if fails:
+                conn.execute("ALTER TABLE counts RENAME TO gone")
+                conn.execute("CREATE VIEW counts AS SELECT 1 AS n")
+                conn.commit()
+        stdout, _ = stopped(process)
+        states = {name: line["state"] for name, line in reported(stdout).items()}
+        wanted = ["failed", "not begun", "not begun"] if fails else ["executed"] * 3
+        assert [states[f"d{number}"] for number in behind] == wanted
+        assert [executed(number) for number in behind] == [0 if fails else 1] * 3
+        if fails:
+            assert process.returncode == 1
+            assert "one of the canaries failed" in json.loads(stdout.splitlines()[-1])["message"]
+            with project.cluster.connect(targets[1]) as conn:
+                conn.execute("DROP VIEW counts")
+                conn.execute("ALTER TABLE gone RENAME TO counts")
+        else:
+            assert process.returncode == 0
+
+
 def test_no_password_of_a_target_is_shown(project: Project, targets: list[str]) -> None:
     project.write("001_a.sql", COUNT.format(1))
     secret = "p%40ss%3Aw%2Fo%3Fr%23d%25%20x"
