@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
 import itertools
 import json
 import os
@@ -51,17 +50,14 @@ host   replication  all       127.0.0.1/32 scram-sha-256
 def programs(name: str) -> Path:
     """Return the programs of a PostgreSQL: `embedded`, a major version such as 15, or a path.
 
-    A major version is Debian's, or that of the wheel pgserver (16), or else installed by npm into
-    `.servers/`. Raise `FileNotFoundError` if there is none: a test that cannot run has failed.
+    A major version is Debian's, or else installed by npm into `.servers/`. Raise
+    `FileNotFoundError` if there is none: a test that cannot run has failed.
     """
     found = Path(name)
     if name == "embedded":
         found = embedded.wheel()
     elif name.isdigit():
         found = Path(f"/usr/lib/postgresql/{name}/bin")
-        spec = importlib.util.find_spec("pgserver")
-        if not found.exists() and name == "16" and spec and spec.origin:
-            found = Path(spec.origin).parent / "pginstall" / "bin"
         if not found.exists():
             found = installed(name)
     if not (found / "postgres").exists():

@@ -4,11 +4,10 @@
     python -m tests.versions --only 14   one server or Python (or several): its rows are replaced
     python -m tests.versions --quick     a smoke test of each; only prints
 
-The servers are the embedded wheel's, Debian's, the wheel pgserver's, and what npm installs, all on
-this Python; the other Pythons have the embedded one. All tests run on that; those of
-`tests/scenarios`, with what takes long, on the other servers; and on the other Pythons all but what
-takes long. What is not here is said to be absent. Exit code 1 if anything failed. It is a matter of
-three quarters of an hour.
+The servers are the embedded wheel's, Debian's, and what npm installs, all on this Python; the other
+Pythons have the embedded one. All tests run on that; those of `tests/scenarios`, with what takes
+long, on the other servers; and on the other Pythons all but what takes long. What is not here is
+said to be absent. Exit code 1 if anything failed. It is a matter of three quarters of an hour.
 """
 
 from __future__ import annotations
