@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import psycopg
 
+from ..engine.place import parted
 from ..errors import SettingsError, listed, one_line
 from ..server import connection, ours
 from ..server.connection import Target
@@ -104,7 +105,7 @@ def of_schemas(pattern: str, conn: Connection, target: Target, settings: Setting
 
     Each has its own ledger, and is in front of the search_path that the role has there.
     """
-    schema, _, table = settings.ledger.rpartition(".")
+    schema, table = parted(settings.ledger)
     if schema:
         raise SettingsError(
             f"MIGRATIONS_TABLE={settings.ledger} is one ledger, and each schema has its own.",
