@@ -487,8 +487,8 @@ def test_the_sessions_in_the_way_are_shown_to_a_role_that_may_read_statistics(
     granted.project.write("003_alter.sql", "ALTER TABLE users ADD COLUMN more int;")
     with granted.project.cluster.connect(database, autocommit=False) as reader:
         reader.execute("SELECT 'in the way' FROM users")
-        env = {**granted.env, "MIGRATIONS_LOCK_WAIT": "0s"}
-        done = granted.project.invoke("db.migrate-run", env=env)
+        once = {"MIGRATIONS_LOCK_WAIT": "0s", "MIGRATIONS_LOCK_TIMEOUT": "3s"}
+        done = granted.project.invoke("db.migrate-run", env={**granted.env, **once})
         reader.rollback()
     assert done.returncode == 1
     assert "SELECT 'in the way' FROM users" in done.stderr
