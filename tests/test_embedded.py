@@ -136,10 +136,17 @@ def _connect(server: postmaster.Server) -> psycopg.Connection[TupleRow]:
 
 
 def _is_gone(pid: int) -> bool:
-    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2]
-        return state.startswith("Z")
-    return True
+    """Return whether it has ended. One that has closed everything may take a moment more."""
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2]
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        if state.startswith("Z"):
+            return True
+        time.sleep(0.005)
+    return False
 
 
 def _kill(pid: int) -> None:

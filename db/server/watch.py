@@ -147,6 +147,8 @@ class Guard:
     def __init__(self, target: Target, keys: tuple[str, ...]) -> None:
         self._target = target
         self._conn = target.once(guard_name())
+        # Its backend's, as far as a pooler lets it be known. libpq forgets it with a lost link.
+        self.pid = self._conn.info.backend_pid
         self._conn.add_notice_handler(self._noticed)
         self._crashed = False
         self._watching: Connection | None = None  # opened by the first look
@@ -156,11 +158,6 @@ class Guard:
         self._progress: str | None = None
         self._thread: threading.Thread | None = None
         self._seen: Look | psycopg.Error = ("", None, ())
-
-    @property
-    def pid(self) -> int:
-        """Return its backend's, as far as a pooler lets it be known."""
-        return self._conn.info.backend_pid
 
     def lock(self) -> bool:
         """Take the locks if all are free, and keep them until the connection closes; never wait.

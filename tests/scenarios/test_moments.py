@@ -16,6 +16,7 @@ import pytest
 from db.errors import LedgerError
 from db.server import ours
 from db.server.connection import Target
+from db.server.watch import Guard
 from db.settings import from_values
 from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy
@@ -44,6 +45,20 @@ def in_the_way(project: Project, *statements: str) -> Iterator[psycopg.Connectio
 
 
 # 1. A link that only one side knows to be lost
+
+
+def test_the_backend_of_a_guard_is_known_when_its_link_is_lost(
+    project: Project, proxy: Proxy
+) -> None:
+    """It may be lost before anybody has asked for it, and the server may keep it, and its lock."""
+    url = project.cluster.url(project.database, port=proxy.port)
+    guard = Guard(Target(from_values({}, url).parameters, 5), ("migrations:migrations",))
+    pid = scalar(project, f"SELECT pid FROM pg_stat_activity WHERE pid = {guard.pid}")
+    proxy.cut()
+    with pytest.raises(psycopg.OperationalError):
+        guard.lock()
+    assert guard.pid == pid
+    guard.close()
 
 
 def test_a_session_that_the_server_still_keeps_is_ended_and_its_file_runs_again(
