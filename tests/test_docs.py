@@ -103,6 +103,7 @@ BEFORE: dict[str, Callable[[Project], None]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh")])
 def test_the_commands_of_a_page_run_one_after_the_other(
     project: Project, binaries: Path, page: str
@@ -159,6 +160,7 @@ def help_of(command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_and_options_that_a_page_names_exist(listed: set[str], page: str) -> None:
     for line in text_of(page).splitlines():
@@ -316,6 +318,7 @@ LOCKS = rows("docs/safe-migrations.md", "statement")
 OUTSIDE = re.compile("CONCURRENTLY|VACUUM")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "row", [row for row in LOCKS if not OUTSIDE.search(row[0])], ids=lambda row: row[0].strip("`")
 )

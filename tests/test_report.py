@@ -339,6 +339,7 @@ def test_a_terminal_shows_the_same_words_in_colour() -> None:
     assert re.sub(r"\x1b\[[\d;]*m", "", out) == FAILURE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "environ", [{"NO_COLOR": "1"}, {"CI": "true"}, {"TERM": "dumb"}], ids=lambda e: next(iter(e))
 )
@@ -629,6 +630,7 @@ def test_github_gets_an_annotation_at_the_place(capsys: pytest.CaptureFixture[st
     assert "::" not in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("forced", ["", "1"], ids=["plain", "coloured"])
 @pytest.mark.parametrize("json", [False, True], ids=["people", "json"])
 def test_nothing_that_others_wrote_is_a_command_to_github(json: bool, forced: str) -> None:

@@ -19,6 +19,7 @@ def raising(sqlstate: str) -> str:
     return f"DO $$BEGIN RAISE 'it broke' USING ERRCODE = '{sqlstate}'; END$$;"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("text", "advice"),
     [

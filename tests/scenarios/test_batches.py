@@ -105,6 +105,7 @@ def test_behind_a_pooler_each_batch_is_one_transaction(
     assert each_once(project)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_goes_on_at_the_next_batch(
     project: Project, blow: signal.Signals
@@ -181,6 +182,7 @@ ENDLESS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("text", "said"), ENDLESS.values(), ids=ENDLESS)
 def test_a_statement_that_would_not_end_is_stopped(project: Project, text: str, said: str) -> None:
     table(project, 100)

@@ -106,6 +106,7 @@ def test_partitions_and_tables_without_a_key_are_dumped_whole(project: Project) 
         assert copy.execute(query).fetchall() == [("p1", 5), ("p2", 6)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -257,6 +258,7 @@ def test_a_dump_names_its_ledger(project: Project, tmp_path: Path) -> None:
     assert folder.dumped_ledger(forged) is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("role", ["postgres", DEPLOY])
 def test_a_new_database_has_its_ledger_where_the_dump_has_it(project: Project, role: str) -> None:
     write(project, 1, 2)

@@ -236,6 +236,7 @@ def test_an_alter_behind_a_long_reader_does_not_queue_the_application(project: P
     assert worst[0] < 1.0
 
 
+@pytest.mark.long
 def test_a_lock_that_never_comes_ends_in_an_error_that_names_the_blocker(project: Project) -> None:
     with project.cluster.connect(project.database) as conn:
         conn.execute("CREATE TABLE hot AS SELECT 1 AS id")

@@ -118,6 +118,7 @@ def on_terminal(project: Project, text: str, *args: str) -> tuple[int, str]:
 # What all of them do
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command",
     [

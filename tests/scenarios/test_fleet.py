@@ -114,6 +114,7 @@ def test_each_database_of_a_file_has_its_own_state(project: Project, targets: li
     assert sorted(reported(done.stdout)) == sorted(targets[:2])
 
 
+@pytest.mark.long
 def test_what_failed_is_said_by_error_and_done_by_the_next_run(
     project: Project, targets: list[str]
 ) -> None:
@@ -413,6 +414,7 @@ def test_a_file_that_is_alone_sees_what_others_have_changed(project: Project) ->
     assert project.executed() == ["001_a.sql", "002_b.sql", "003_c.sql"]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("tenants")
 def test_a_ledger_that_cannot_be_read_with_the_others_has_a_run_of_its_own(
     project: Project,

@@ -406,6 +406,7 @@ def test_a_file_in_another_encoding_completes_its_row(project: Project) -> None:
     assert [row["id"] for row in project.rows()] == [1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "how",
     ["SET LOCAL synchronous_commit = off", "SELECT set_config('synchronous_commit', 'off', false)"],

@@ -296,6 +296,7 @@ def test_pg_variables_take_passwords_as_they_are(project: Project, cluster: Clus
     assert " as deploy (" in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("url", "said"),
     [

@@ -439,6 +439,7 @@ def test_pydantics_own_names_are_known() -> None:
 # The command
 
 
+@pytest.mark.long
 def test_the_file_is_written_from_the_files_and_checked(project: Project) -> None:
     project.write_schema("CREATE TABLE users (id int PRIMARY KEY);")
     project.write("001_orders.sql", "CREATE SCHEMA ops;\nCREATE TABLE ops.orders (id int);")

@@ -261,6 +261,7 @@ def test_the_next_run_takes_what_new_has_written(
 # Answers that come late
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("asked", "meanwhile"),
     [

@@ -266,6 +266,7 @@ def test_a_file_name_is_never_sql(project: Project, head: str) -> None:
 ODD = "odd\"na'me; %s %(x)s {y} --"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("table", [ODD, f"{ODD}.{ODD}", "Größe"])
 def test_the_ledger_may_have_any_name(project: Project, table: str) -> None:
     schema, _, name = table.rpartition(".")
@@ -336,6 +337,7 @@ def test_a_link_out_of_the_folder_is_a_file_like_any_other(
     assert project.executed() == ["001_x.sql"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["dangling", "fifo", "folder", "itself", "device"])
 def test_what_is_no_file_is_refused_and_nothing_runs(project: Project, kind: str) -> None:
     project.write("001_ok.sql", "SELECT 1;")

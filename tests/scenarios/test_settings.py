@@ -61,6 +61,7 @@ def test_a_database_of_the_environment_comes_before_that_of_the_files_url(tmp_pa
     assert (found["dbname"], found["host"], found["user"]) == ("other", "server.example", "u")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("url", "beside", "named"),
     [
@@ -209,6 +210,7 @@ def test_no_repr_of_the_settings_holds_a_password(tmp_path: Path) -> None:
 AS_OTHERS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if not os.geteuid() else []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [".env", "closed/migrations", "unlisted"])
 def test_what_cannot_be_read_is_a_sentence(project: Project, name: str) -> None:
     path = project.folder / name
@@ -246,6 +248,7 @@ def test_create_on_a_standby_is_a_sentence(project: Project, own_cluster: MakeCl
     assert "Traceback" not in done.output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
 def test_a_run_goes_on_though_a_stream_is_closed(project: Project, closed: str) -> None:
     project.write("001_t.sql", "CREATE TABLE t (id int);")

@@ -304,6 +304,7 @@ def test_a_drop_that_was_cut_off_is_of_the_index_that_it_was_announced_for(
     assert scalar(project, "SELECT to_regclass('app.i') IS NULL") is True
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "setting",
     [
