@@ -248,13 +248,11 @@ def _package() -> Path:
 
 def _linked(source: str, target: str) -> None:
     """Make a hard link, which takes a tenth of a copy's time; copy what commands write."""
-    if Path(source).name in ("models.py", "schema.sql"):
-        shutil.copy2(source, target)
-        return
-    try:
-        os.link(source, target)
-    except OSError:  # --basetemp on another file system
-        shutil.copy2(source, target)
+    if Path(source).name not in ("models.py", "schema.sql"):
+        with contextlib.suppress(OSError):  # --basetemp on another file system
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
 
 
 class Project:

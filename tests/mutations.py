@@ -904,7 +904,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         CREW,
         "canaries that fail stop nobody",
-        "        if self._proven < self._limits.canary:",
+        "        if self._missing > 0:",
         "        if False:",
         (fleet("fails_everywhere"),),
     ),

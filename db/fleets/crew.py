@@ -143,18 +143,17 @@ class Crew:
                         server.room = capacity.workers(member.target, wanted) if several else 1
                     told, begin = partial(self._told, member), partial(self._begin, member)
                     record, error = self._act(member, told, begin)
-                    if record.state == "interrupted" and member.name not in self._begun:
-                        raise NotBegun
                 except NotBegun:
-                    with self._changed:
-                        server.under_way -= 1
-                        server.waiting.append(member)
+                    self._put_back(server, member)
                     continue
                 except BaseException as broken:  # raised by the main thread
                     self._broken = broken
                     self.stop.tell(self.stop.number)
                     return
-                self._finished(server, member, record, error)
+                if record.state == "interrupted" and member.name not in self._begun:
+                    self._put_back(server, member)
+                else:
+                    self._finished(server, member, record, error)
 
     def _next(self) -> tuple[_Server, Member] | None:
         """Return what to do next, when there is room for it; None if there is nothing more."""
@@ -164,7 +163,7 @@ class Crew:
                 if not waiting:
                     break
                 under_way = sum(server.under_way for server in self._servers.values())
-                missing = self._limits.canary - self._proven
+                missing = self._missing
                 server = next((s for s in waiting if s.under_way < (s.room or 1)), None)
                 # As many more may be looked at as could be: where none can, few are tried.
                 if server is not None and (missing <= 0 or under_way < missing + self._looked):
@@ -184,13 +183,25 @@ class Crew:
                 return
             self._looked += 1
             self._changed.notify_all()
-            while (missing := self._limits.canary - self._proven) > 0:
+            while (missing := self._missing) > 0:
                 if self.stopped or self.stop.told.is_set():
                     raise NotBegun
                 if len(self._begun) < missing:
                     break
                 self._changed.wait(_LOOK_S)
             self._begun.add(member.name)
+
+    @property
+    def _missing(self) -> int:
+        """Return how many more targets are to execute something before the others may."""
+        return self._limits.canary - self._proven
+
+    def _put_back(self, server: _Server, member: Member) -> None:
+        """Let a target on which nothing was executed be one that is not begun."""
+        with self._changed:
+            self._lasting.pop(member.name, None)
+            server.under_way -= 1
+            server.waiting.append(member)
 
     def _finished(
         self, server: _Server, member: Member, record: Record, error: MigrationsError | None
@@ -214,7 +225,7 @@ class Crew:
     def _why_stop(self) -> str:
         """Return why no more targets are to be begun, if that is so."""
         failed = len(self.failures)
-        if self._proven < self._limits.canary:
+        if self._missing > 0:
             return "one of the canaries failed"
         if self._limits.stop_after and failed >= self._limits.stop_after:
             return f"{failed} failed"
