@@ -59,10 +59,14 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum AS v
                JOIN tree ON v.relid OPERATOR(pg_catalog.=) tree.oid
                WHERE v.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())"""
 )
-# Physical and logical ones. Who may not see them sees rows without a state.
+# Physical and logical ones. Who may not see them sees rows without a state. One that has caught up
+# keeps the lag that it had on the way until it replies again, which may take 10 s.
 _LAG = b"""
-SELECT r.state IS NULL, coalesce(extract(epoch FROM r.replay_lag), 0), r.application_name,
-       r.pid, r.reply_time, r.flush_lsn OPERATOR(pg_catalog.=) pg_catalog.pg_current_wal_lsn()
+SELECT r.state IS NULL,
+       CASE WHEN r.replay_lsn OPERATOR(pg_catalog.=) pg_catalog.pg_current_wal_lsn() THEN 0
+            ELSE coalesce(extract(epoch FROM r.replay_lag), 0) END,
+       r.application_name, r.pid, r.reply_time,
+       r.flush_lsn OPERATOR(pg_catalog.=) pg_catalog.pg_current_wal_lsn()
 FROM pg_catalog.pg_stat_replication AS r
 WHERE r.state IS NULL
    OR r.state OPERATOR(pg_catalog.=) ANY ('{streaming,catchup}'::pg_catalog.text[])"""

@@ -291,14 +291,13 @@ def test_no_batch_begins_while_a_standby_is_behind(
     standby = Standby(primary)
     try:
         with psycopg.connect(standby.url("postgres"), autocommit=True) as conn:
-            conn.execute("ALTER SYSTEM SET recovery_min_apply_delay = '2s'")
-            conn.execute("SELECT pg_reload_conf()")
+            # It replies to what is written, and where nothing is, it does not for an hour.
+            conn.execute("ALTER SYSTEM SET wal_receiver_status_interval = '1h'")
+            conn.execute("SELECT pg_reload_conf(), pg_wal_replay_pause()")
             there.write("001_a.sql", PACED + FILL.format(1))
             process = there.popen("db.migrate-run", "--json")
-            # The lag is measured once the standby has applied what was delayed.
             stands_still(there, process, "walreceiver is ")
-            conn.execute("ALTER SYSTEM RESET recovery_min_apply_delay")
-            conn.execute("SELECT pg_reload_conf()")
+            conn.execute("SELECT pg_wal_replay_resume()")
             ends(there, process)
     finally:
         standby.remove()
