@@ -102,16 +102,16 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         SESSION,
         "a session whose link was lost is left to itself",
-        "            ours.ask(self.conn, _END, [lost.name, lost.guard_pid, guard_name()])",
+        "            ours.ask(self.conn, _END, [lost.name, guard_of(lost.name)])",
         "            pass",
         (moments("server_still_keeps"),),
     ),
     Mutant(
         SESSION,
         "only the worker of a lost session is ended, not its guard",
-        "OR (pid OPERATOR(pg_catalog.=) %s AND application_name",
-        "OR (pid OPERATOR(pg_catalog.=) -%s AND application_name",
-        (moments("server_still_keeps"),),
+        "       OR pg_catalog.starts_with(application_name, %s))",
+        "       OR false AND pg_catalog.starts_with(application_name, %s))",
+        (moments("guard_is_ended"),),
     ),
     Mutant(
         SESSION,
@@ -513,7 +513,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         WATCH,
         "who looks on is the connection with the lock",
-        "                self._watching = self._target.once(guard_name())",
+        "                self._watching = self._target.once(self._name)",
         "                self._watching = self._conn",
         (engine("to_look_on_never"),),
     ),

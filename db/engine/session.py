@@ -30,7 +30,7 @@ from ..server.connection import (
 )
 from ..server.ours import Connection
 from ..server.pipeline import TICK_S, Arrival, Command, LinkLost, Pipeline, diagnostic
-from ..server.watch import Guard, author, guard_name, opened
+from ..server.watch import Guard, author, guard_of, opened
 from ..settings import Settings
 from . import place
 
@@ -50,7 +50,7 @@ _END = """
 SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
 WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
   AND (pg_catalog.starts_with(application_name, %s)
-       OR (pid OPERATOR(pg_catalog.=) %s AND application_name OPERATOR(pg_catalog.=) %s))"""
+       OR pg_catalog.starts_with(application_name, %s))"""
 
 
 # Settings of a database or a role are given to sessions that begin after that.
@@ -83,7 +83,6 @@ class Session:
         self.created = False  # the database, just now
         self.guard: Guard | None = None
         self._opening: Ahead[Guard] | None = None
-        self.guard_pid = 0  # also when it is gone
         self.unguarded: tuple[str, ...] = ()  # the lock of turns, where a file takes that itself
         self.notices: list[Diagnostic] = []
         self._earlier = 0  # notices that are not kept
@@ -197,20 +196,20 @@ class Session:
     def end(self, lost: Session) -> None:
         """End what the server may still hold of a session whose link was lost."""
         with suppress(psycopg.Error):  # an engine that cannot, or this one is lost as well
-            ours.ask(self.conn, _END, [lost.name, lost.guard_pid, guard_name()])
+            ours.ask(self.conn, _END, [lost.name, guard_of(lost.name)])
 
     def open_guard(self, keys: tuple[str, ...]) -> Ahead[Guard]:
         """Begin to open the second connection, while there is other work to do."""
-        if self._opening is None and self.server.pooled:
-            pooler.check(self.conn)  # before the pool's only connection may be taken
-        self._opening = self._opening or opened(self.target, keys, lock=self.settings.guard)
+        if self._opening is None:
+            if self.server.pooled:
+                pooler.check(self.conn)  # before the pool's only connection may be taken
+            self._opening = opened(self.target, keys, self.name, lock=self.settings.guard)
         return self._opening
 
     def watched(self, keys: tuple[str, ...]) -> Guard:
         """Return the guard, opened on first use."""
         if self.guard is None:
             self.guard = self.open_guard(keys).get()
-            self.guard_pid = self.guard.pid
         return self.guard
 
     def unwatch(self) -> None:

@@ -108,9 +108,9 @@ def author() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def guard_name() -> str:
-    """Return the guard's application_name, by which other runs know who it is."""
-    return f"{PREFIX}guard of {author()}:{os.getpid()}"[:63]
+def guard_of(session: str) -> str:
+    """Return how the application_name of that session's guard begins, and of no other's."""
+    return f"{PREFIX}guard {session.removeprefix(PREFIX)} of "
 
 
 def mark(name: str) -> str:
@@ -141,14 +141,15 @@ _ANSWER_S = 0.1
 class Guard:
     """The locks of one ledger, and a look at what another connection waits for.
 
-    Raise psycopg's error if it cannot be connected.
+    `session` is the name of whose guard it is, if it is one's. Raise psycopg's error if it cannot
+    be connected.
     """
 
-    def __init__(self, target: Target, keys: tuple[str, ...]) -> None:
+    def __init__(self, target: Target, keys: tuple[str, ...], session: str = "") -> None:
         self._target = target
-        self._conn = target.once(guard_name())
-        # Its backend's, as far as a pooler lets it be known. libpq forgets it with a lost link.
-        self.pid = self._conn.info.backend_pid
+        begins = guard_of(session or target.session_name())
+        self._name = f"{begins}{author()}:{os.getpid()}"[:63]  # by which other runs know who it is
+        self._conn = target.once(self._name)
         self._conn.add_notice_handler(self._noticed)
         self._crashed = False
         self._watching: Connection | None = None  # opened by the first look
@@ -198,7 +199,7 @@ class Guard:
         if row is None:
             return "another run"
         application, user, address, age = cast("tuple[str, str, str, float | None]", row)
-        name = str(application).removeprefix(f"{PREFIX}guard of ")
+        name = str(application).partition(" of ")[2]
         return f"another run, {name} (as {user} from {address}, for {float(age or 0):.0f} s)"
 
     def told(self, wait_s: float) -> bool:
@@ -234,7 +235,7 @@ class Guard:
     def _look(self, application: str, progress: bool) -> None:
         try:
             if self._watching is None:
-                self._watching = self._target.once(guard_name())
+                self._watching = self._target.once(self._name)
             phase, percent = self.progress(application) if progress else ("", None)
             self._seen = phase, percent, self.blockers(application)
         except psycopg.Error as error:
@@ -286,14 +287,14 @@ class Guard:
         return ours.ask(self._watching, query, parameters)
 
 
-def opened(target: Target, keys: tuple[str, ...], *, lock: bool) -> Ahead[Guard]:
-    """Return a guard that is being connected, and takes its locks if they are free."""
+def opened(target: Target, keys: tuple[str, ...], session: str, *, lock: bool) -> Ahead[Guard]:
+    """Return a session's guard, which is being connected, and takes its locks if they are free."""
 
     def make() -> Guard:
-        guard = Guard(target, keys)
+        guard = Guard(target, keys, session)
         if lock:
             with suppress(psycopg.Error):  # whoever needs the lock tries again, and is told
                 guard.lock()
         return guard
 
-    return Ahead(guard_name(), make)
+    return Ahead(guard_of(session), make)

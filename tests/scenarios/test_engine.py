@@ -889,7 +889,9 @@ def test_a_second_connection_that_does_not_come_is_not_waited_for_in_the_end(
     """A pooler may have no connection left for it for as long as others work."""
     proxy.hang()
     url = project.cluster.url(project.database, port=proxy.port)
-    opening = opened(Target(from_values({}, url).parameters, 30), ("key",), lock=True)
+    opening = opened(
+        Target(from_values({}, url).parameters, 30), ("key",), "migrations 000000", lock=True
+    )
     started = time.monotonic()
     opening.close()
     assert time.monotonic() - started < 8  # its own limit is 10

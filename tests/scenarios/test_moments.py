@@ -13,11 +13,11 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
+from db.engine.session import Session
 from db.errors import LedgerError
 from db.server import ours
 from db.server.connection import Target
-from db.server.watch import Guard
-from db.settings import from_values
+from db.settings import Settings, from_values
 from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy
 from tests.scenarios import mixed
@@ -47,18 +47,35 @@ def in_the_way(project: Project, *statements: str) -> Iterator[psycopg.Connectio
 # 1. A link that only one side knows to be lost
 
 
-def test_the_backend_of_a_guard_is_known_when_its_link_is_lost(
+def opened(target: Target, settings: Settings) -> Session:
+    """Return a session of a server that is there."""
+    opening = Session.open(target, settings, create=False)
+    with pytest.raises(StopIteration) as done:
+        next(opening)
+    session: Session = done.value.value
+    return session
+
+
+def test_a_lost_guard_is_ended_also_if_nobody_had_asked_for_it(
     project: Project, proxy: Proxy
 ) -> None:
-    """It may be lost before anybody has asked for it, and the server may keep it, and its lock."""
-    url = project.cluster.url(project.database, port=proxy.port)
-    guard = Guard(Target(from_values({}, url).parameters, 5), ("migrations:migrations",))
-    pid = scalar(project, f"SELECT pid FROM pg_stat_activity WHERE pid = {guard.pid}")
-    proxy.cut()
-    with pytest.raises(psycopg.OperationalError):
-        guard.lock()
-    assert guard.pid == pid
-    guard.close()
+    """The server keeps it, and its lock, for which the next session would wait."""
+    settings = from_values({}, project.cluster.url(project.database, port=proxy.port))
+    target = Target(settings.parameters, 5)
+    others = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'migrations %'"
+    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+    sessions = [opened(target, settings) for _ in range(2)]
+    for session in sessions:
+        session.open_guard((f"the lock of {session.name}", f"the ledger of {session.name}"))
+    wait_for(lambda: scalar(project, locks) == 4)
+    proxy.abandon()
+    for session in sessions:
+        session.close()
+    again = opened(target, settings)
+    assert (scalar(project, others), scalar(project, locks)) == (5, 4)
+    again.end(sessions[0])
+    wait_for(lambda: (scalar(project, others), scalar(project, locks)) == (3, 2))
+    again.close()
 
 
 def test_a_session_that_the_server_still_keeps_is_ended_and_its_file_runs_again(
