@@ -94,6 +94,10 @@ def units(names: str) -> str:
     return f"scenarios/test_units.py -k '{names}'"
 
 
+def trust(names: str) -> str:
+    return f"scenarios/test_trust.py -k '{names}'"
+
+
 def records(names: str) -> str:
     return f"scenarios/test_records.py -k '{names}'"
 
@@ -208,7 +212,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         TRANSACTION,
         "the disk is not waited for at the end of a run that failed or was interrupted",
-        "        ours.execute(session.conn, [(book.compose(_FLUSH), ())], lock_timeout_ms=limit)",
+        "        ours.execute(session.conn, queries, lock_timeout_ms=session.lock_timeout_ms)",
         "        pass",
         (moments("outlives_a_crash"),),
     ),
@@ -700,10 +704,66 @@ MUTANTS: tuple[Mutant, ...] = (
         (moments("no_table_of_anybody"),),
     ),
     Mutant(
+        TRANSACTION,
+        "what is attached between two files is not looked at",
+        "    if session.exposed or not book.closed:",
+        "    if False:",
+        (trust("between_two_files"),),
+    ),
+    Mutant(
+        TRANSACTION,
+        "the ledger may change while it is looked at",
+        '    False: "LOCK TABLE {table} IN ROW EXCLUSIVE MODE",',
+        '    False: "LOCK TABLE {table} IN ACCESS SHARE MODE",',
+        (trust("between_two_files or schema_puts_there"),),
+    ),
+    Mutant(
+        TRANSACTION,
+        "what a file does to the ledger is not looked at behind it",
+        "        touched |= may_touch(book, found.kind, command.sql)",
+        "        pass",
+        (trust("changes_the_ledger"),),
+    ),
+    Mutant(
+        TRANSACTION,
+        "the rows of the ledger are not counted",
+        '    yield Command(book.compose(_ALL), "untouched", running, (b"%d" % rows,))',
+        "    pass",
+        (trust("changes_the_ledger or takes_its_own_row"),),
+    ),
+    Mutant(
+        TRANSACTION,
+        "a block of a file is taken for harmless",
+        "    return named or any(word in begin for word in _WIDE) or _may_connect(kind, text)",
+        "    return named or any(word in begin for word in _WIDE)",
+        (trust("changes_the_ledger"),),
+    ),
+    Mutant(
+        LEDGER,
+        "a ledger that came while it was made is not looked at",
+        "    return chosen(conn, rows, schema, table)._replace(dumped=ledger.dumped)",
+        "    return ledger._replace(exists=True, columns=(*THEIRS, *OURS), is_unique=True)",
+        (trust("comes_while"),),
+    ),
+    Mutant(
+        PLACE,
+        "whoever has rights on the ledger is trusted",
+        "       c.relacl IS NULL\n",
+        "       true\n",
+        (trust("between_two_files"),),
+    ),
+    Mutant(
+        PLACE,
+        "whoever owns the ledger's schema is trusted",
+        "       AND (n.nspowner OPERATOR(pg_catalog.=) ANY ('{10,6171}'::pg_catalog.oid[])",
+        "       AND (true OR n.nspowner OPERATOR(pg_catalog.=) ANY ('{10,6171}'::pg_catalog.oid[])",
+        (trust("schema_puts_there"),),
+    ),
+    Mutant(
         PLACE,
         "a table of another tool is taken for the ledger",
-        '        return self.kind in ("r", "p") and set(THEIRS) <= set(self.columns) and not self.strange',
-        '        return self.kind in ("r", "p")',
+        "        return not self.why_not(THEIRS, OURS)",
+        '        return self.kind == "r"',
         (main_job("foreign"),),
     ),
     Mutant(
@@ -733,7 +793,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         PLACE,
         "no ledger is asked whether it can be trusted",
-        "        if not each.plain:",
+        "        if not each.plain or max(each.types.values(), default=0) >= _FIRST_OF_OTHERS:",
         "        if False:",
         (moments("cannot_be_trusted"),),
     ),

@@ -32,8 +32,8 @@ FLOORS = {
     ],
     "engine": [
         *("place", "ledger", "survey", "session", "remedy", "failure", "resume", "pooled", "check"),
-        *("state", "targets", "progress", "outside", "pace", "batches", "units", "waiting"),
-        *("recovery", "account", "transaction", "sender", "runner", "rollback"),
+        *("transaction", "state", "targets", "progress", "outside", "pace", "batches", "units"),
+        *("waiting", "recovery", "account", "sender", "runner", "rollback"),
     ],
     "scratch": [
         "clusters",

@@ -55,7 +55,7 @@ _WROTE = """
 SELECT pg_catalog.current_setting('track_counts') OPERATOR(pg_catalog.=) 'off'
     OR EXISTS (
         SELECT FROM pg_catalog.pg_class AS c
-        WHERE c.oid OPERATOR(pg_catalog.<>) '{unfinished}'::pg_catalog.regclass::pg_catalog.oid
+        WHERE c.oid OPERATOR(pg_catalog.<>) pg_catalog.to_regclass($1)::pg_catalog.oid
           AND pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid)
               OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)
               OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid)
@@ -123,7 +123,7 @@ def _take(work: Work, number: int, unit: Unit, pace: Pace) -> Generator[Event, N
     elif not row.finished and row.run_by != me:
         more = (me.encode(), target.encode())
         command = work.of(_TAKEN_OVER, number, "written", row.run_by, more)
-        yield from work.asked([*work.unlimited(), command])
+        yield from work.asked([*work.unlimited(), *work.trusted(), command])
     yield from work.read()
     row = work.rows.get(number)
     if row is not None:
@@ -141,6 +141,7 @@ def _batch(
         *session.opening(running, b"", flush=True),
         work.command(b"SET TRANSACTION READ WRITE"),
         *work.state.ours(waiting=True),
+        *work.trusted(),
         work.of(_MINE, number, "claim"),
         *work.state.theirs(),
         *(session.role(running) if work.clean else ()),
@@ -149,7 +150,9 @@ def _batch(
     try:
         with session.pipe.opened():
             yield from work.settled(opening, kept)
-            yield from work.settled(_closing(work, number, pace, kept["statement"][-1]), kept)
+            yield from work.settled(
+                _closing(work, number, found, pace, kept["statement"][-1]), kept
+            )
     except CommandFailed as failed:
         if failed.command.role == "claim" and failed.diagnostic.sqlstate == NOT_ONE:
             session.conn.execute("ROLLBACK")
@@ -160,13 +163,15 @@ def _batch(
 
 
 def _closing(
-    work: Work, number: int, pace: Pace, rows: tuple[bytes | None, ...]
+    work: Work, number: int, found: Statement, pace: Pace, rows: tuple[bytes | None, ...]
 ) -> Iterator[Command]:
     """Yield what ends a batch of so many rows."""
     reaches_out = work.session.server.reaches_out or work.session.may_reach_out
     yield from work.state.ours(waiting=True)
     if pace.verb == "SELECT" and not reaches_out:
-        yield Command(work.ledger.compose(_WROTE), "wrote", work.running)
+        beside = work.ledger.compose("{unfinished}")
+        yield Command(_WROTE.encode(), "wrote", work.running, (beside,))
+    yield from work.untouched([found])
     yield work.of(STILL, number, "still")
     yield work.of(_COUNTED, number, "counted", more=rows)
     yield Command(b"COMMIT", "unit", work.running)

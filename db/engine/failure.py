@@ -60,7 +60,7 @@ def explain(
     `unloaded`: the base schema's file, if this database never got it.
     """
     said, script = failed.diagnostic, running.script
-    if failed.command.role == "record" and said.sqlstate[:2] in ("22", "42"):
+    if failed.command.role in ("record", "untouched") and said.sqlstate[:2] in ("22", "42"):
         return _touches_the_ledger(said, running, outcome, notices, command)
     advice = [f"blocked by {blocker}" for blocker in blockers]
     if said.sqlstate in ("55P03", "40P01"):
@@ -125,11 +125,15 @@ def _touches_the_ledger(
     notices: tuple[Diagnostic, ...],
     command: str,
 ) -> StatementFailed:
-    """Return the error of a file whose own row could not be completed at its end."""
-    message = "this file changes the ledger itself: the row that records it is not there any more"
+    """Return the error of a file behind which the ledger is not as it was."""
+    message = (
+        "this file changes the ledger itself: rows of it are not there any more, or something is "
+        "attached to it"
+    )
     return StatementFailed(
         said._replace(message=message),
-        "What a file deletes, truncates or renames must not include the migrations table;",
+        "What a file deletes, truncates or renames, and its triggers, rules and policies, must not "
+        "include the migrations table;",
         "to change what the ledger says, there is: invoke --help db.repair",
         f"Fix the file, then: invoke {command}",
         filename=running.filename,

@@ -18,7 +18,8 @@ from ..errors import LedgerError
 from ..files.plan import SCHEMA, Executed, Progress
 from ..server import ours
 from ..server.ours import Connection
-from .place import FIND, OURS, THEIRS, Ledger, chosen, finding
+from . import place
+from .place import FIND, OURS, Ledger, chosen, finding
 
 Rows: TypeAlias = "dict[str, Executed]"
 Units: TypeAlias = "dict[str, list[Progress]]"
@@ -56,7 +57,6 @@ _LATER = {
     "rows": "BIGINT",
     "batches": "INTEGER",
 }
-_PROGRESS = ("filename", "unit", "checksum", "run_by", "started_at", "finished_at", *_LATER)
 _FILL_IN = """
 UPDATE {table} SET checksum = %s WHERE filename OPERATOR(pg_catalog.=) %s AND checksum IS NULL"""
 _RECORD = """
@@ -68,6 +68,9 @@ _ACCEPT = "UPDATE {table} SET checksum = %s WHERE filename OPERATOR(pg_catalog.=
 _RENAME = """
 UPDATE {table} SET filename = %s, checksum = %s WHERE filename OPERATOR(pg_catalog.=) %s"""
 _HOLD = "LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"
+# What was there already was passed over, whosesoever it is: so it is looked at, held still.
+_STILL = "LOCK TABLE {table} IN ROW EXCLUSIVE MODE"
+_BOTH_STILL = "LOCK TABLE {table}, {unfinished} IN ROW EXCLUSIVE MODE"
 _BEHIND = """
 SELECT s.name, t.highest
 FROM (SELECT pg_catalog.pg_get_serial_sequence(%s, 'id') AS name) AS s,
@@ -211,14 +214,13 @@ def prepare(
     """Create the ledger, or give the Node code's table our columns; return it as it is now.
 
     `unfinished`: also the table for no-transaction files. All of it is one transaction, and one
-    round trip. Raise psycopg's errors: to wait for a lock, or for another run that creates it at
-    the same time, is the caller's part.
+    round trip. Raise `LedgerError` as `place.find` does, and psycopg's errors: to wait for a lock,
+    or for another run that creates it at the same time, is the caller's part.
     """
     wanted = _wanted(ledger, unfinished=unfinished)
     if not wanted:
         return ledger
-    _make(conn, ledger, wanted, [], lock_timeout_ms)
-    return _prepared(ledger, unfinished=unfinished)
+    return _made(conn, ledger, wanted, [], lock_timeout_ms)
 
 
 def prepare_first(
@@ -232,12 +234,11 @@ def prepare_first(
     wanted = _wanted(ledger, unfinished=unfinished)
     first: list[ours.Query] = [(_NOWHERE, finding(ledger.wanted_schema, ledger.table)[1])]
     try:
-        _make(conn, ledger, wanted, first, lock_timeout_ms)
+        return _made(conn, ledger, wanted, first, lock_timeout_ms)
     except psycopg.Error:
         if conn.closed:
             raise
         return None
-    return _prepared(ledger, unfinished=unfinished)
 
 
 def _wanted(ledger: Ledger, *, unfinished: bool) -> list[str]:
@@ -259,27 +260,22 @@ def _wanted(ledger: Ledger, *, unfinished: bool) -> list[str]:
     return wanted
 
 
-def _make(
+def _made(
     conn: Connection,
     ledger: Ledger,
     wanted: list[str],
     first: list[ours.Query],
     lock_timeout_ms: int | None,
-) -> None:
+) -> Ledger:
     if lock_timeout_ms is not None:
         # The first file's commit waits for what has to be waited for, and says so.
         wanted = ["SET LOCAL synchronous_commit = local", *wanted]
-    statements: list[ours.Query] = [(ledger.compose(text), ()) for text in wanted]
-    ours.execute(conn, [*first, *statements], lock_timeout_ms=lock_timeout_ms)
-
-
-def _prepared(ledger: Ledger, *, unfinished: bool) -> Ledger:
-    return ledger._replace(
-        exists=True,
-        columns=(*THEIRS, *OURS),
-        is_unique=True,
-        unfinished=tuple(_PROGRESS) if unfinished else ledger.unfinished,
-    )
+    schema, table = ledger.wanted_schema, ledger.table
+    still = _BOTH_STILL if any("{unfinished}" in text for text in wanted) else _STILL
+    statements: list[ours.Query] = [(ledger.compose(text), ()) for text in (*wanted, still)]
+    queries = [*first, *statements, finding(schema, table)]
+    *_, rows = ours.execute(conn, queries, lock_timeout_ms=lock_timeout_ms)
+    return chosen(conn, rows, schema, table)._replace(dumped=ledger.dumped)
 
 
 def fill_in(
@@ -287,8 +283,19 @@ def fill_in(
 ) -> None:
     """Record the checksums of files that the Node code executed."""
     text = ledger.compose(_FILL_IN)
-    rows = [(text, [checksum, name]) for name, checksum in checksums.items()]
-    ours.execute(conn, rows, lock_timeout_ms=lock_timeout_ms)
+    rows: list[ours.Query] = [(text, [checksum, name]) for name, checksum in checksums.items()]
+    ours.execute(conn, [*still(ledger), *rows], lock_timeout_ms=lock_timeout_ms)
+
+
+def still(ledger: Ledger, *, exposed: bool = False) -> list[ours.Query]:
+    """Return what keeps the table as it was found, and fails by a division by zero if it is not.
+
+    Nothing, where nobody else may attach anything to it, unless it was `exposed` since.
+    """
+    if ledger.closed and not exposed:
+        return []
+    checks = place.untouched(ledger, unfinished=False)
+    return [(ledger.compose(_STILL), ()), *((place.asked(text), params) for text, params in checks)]
 
 
 def hold(conn: Connection, ledger: Ledger) -> None:

@@ -142,6 +142,7 @@ def _clean(work: Work, number: int, unit: Unit, target: Target, facts: Facts) ->
                         work.command(_BEHIND),
                         *work.state.ours(),
                         *work.unlimited(),
+                        *work.trusted(),
                         work.of(FORGET, number, "forgotten"),
                         Command(b"COMMIT", "unit", work.running),
                         *work.clean,

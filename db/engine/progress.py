@@ -11,7 +11,7 @@ from ..events import Event
 from ..server.pipeline import Arrival, Command, CommandFailed
 from ..sql.lexer import Statement
 from ..sql.script import Unit
-from . import resume
+from . import resume, transaction
 from .place import Ledger
 from .resume import Row
 from .session import Running, Session, statement
@@ -77,10 +77,13 @@ _MAY_INVENT = re.compile(rb"(?i)set_config|\A\s*(?:SET|RESET)\b")
 class Work:
     """One file under way in one session: nothing here decides what is to be done."""
 
-    def __init__(self, session: Session, ledger: Ledger, running: Running, settle: Settle) -> None:
+    def __init__(
+        self, session: Session, ledger: Ledger, running: Running, rows: int, settle: Settle
+    ) -> None:
         self.session = session
         self.ledger = ledger
         self.running = running
+        self.recorded = rows  # of the ledger, by other files
         self.settle = settle
         self.rows: dict[int, Row] = {}
         self.state = State(session.server.settings, running)
@@ -126,6 +129,7 @@ class Work:
         yield self.state.see()
         yield from self.state.ours()
         yield from self.unlimited()
+        yield from self.trusted()
         yield self.of(text, number, "kept")
         yield Command(b"COMMIT", "unit", self.running)
 
@@ -150,10 +154,24 @@ class Work:
         """Yield what makes a unit's row, unless another run has recorded the file or the unit."""
         key = resume.checksum(self.running.script, unit)
         values = (self.running.filename, str(number), key, self.session.name, *more)
+        yield from self.trusted()
         for text in _CLAIM:
             yield Command(self.ledger.compose(text), "claim", self.running, (self.name,))
         params = tuple(value.encode() for value in values)
         yield Command(self.ledger.compose(insert), "claim", self.running, params)
+
+    def trusted(self) -> Iterator[Command]:
+        """Yield what keeps the tables as they were found, for as long as the transaction lasts."""
+        return transaction.trusted(self.session, self.ledger, self.running, unfinished=True)
+
+    def untouched(self, statements: Iterable[Statement]) -> Iterator[Command]:
+        """Yield what fails if these statements of the file have changed the ledger."""
+        texts = ((found.kind, self.running.script.sql(found)) for found in statements)
+        if any(transaction.may_touch(self.ledger, *text) for text in texts):
+            self.session.exposed = True
+            yield from transaction.untouched(
+                self.ledger, self.running, rows=self.recorded, unfinished=True
+            )
 
     def of(
         self,
@@ -176,7 +194,7 @@ class Work:
     def write(self, text: str, number: int, run: str) -> Generator[Event, None, bool]:
         """Change a unit's row in a transaction of its own; return whether it was there."""
         command = self.of(text + " RETURNING unit", number, "written", run)
-        answers = yield from self.asked([*self.unlimited(), command])
+        answers = yield from self.asked([*self.unlimited(), *self.trusted(), command])
         return len(answers["written"]) == 1
 
     def unlimited(self) -> Iterator[Command]:
@@ -230,12 +248,15 @@ class Work:
 
     def gone(self, failed: CommandFailed, found: Statement) -> MigrationsError | CommandFailed:
         """Return the error of a unit that has removed its own row, or what failed otherwise."""
-        if failed.command.role != "still" or failed.diagnostic.sqlstate != NOT_ONE:
+        if failed.command.role not in ("still", "untouched"):
             return failed
+        if failed.diagnostic.sqlstate != NOT_ONE:
+            return failed
+        what = "the ledger's progress table" if failed.command.role == "still" else "the ledger"
         self.session.rollback()
         return self.wrong(
             found,
-            "this changes the ledger's progress table itself. It was rolled back.",
+            f"this changes {what} itself. It was rolled back.",
             "Take that out of the file, and run it again.",
         )
 

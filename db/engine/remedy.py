@@ -6,6 +6,7 @@ import re
 from contextlib import suppress
 
 import psycopg
+from psycopg import sql
 
 from ..errors import LedgerError, MigrationsError, one_line
 from ..server.ours import Connection
@@ -76,6 +77,44 @@ def unusable(session: Session, error: psycopg.Error, command: str) -> LedgerErro
     return LedgerError(f"The ledger cannot be used: {said} ({error.sqlstate})", *advice)
 
 
+def distrusted(session: Session, book: Ledger, stands: str, command: str) -> LedgerError | None:
+    """Return the error of a ledger that is not as it was found; None if it is to be trusted.
+
+    `stands`: what is executed. `command`: what to type to go on.
+    """
+    then = f"Then: invoke {command}"
+    try:
+        now = place.find(session.conn, session.settings.ledger)
+    except LedgerError as why:
+        return LedgerError(why.message.replace(place.NOTHING, stands), *why.advice, then)
+    if now.owners != book.owners:
+        return None
+    return LedgerError(
+        f"Something was attached to the ledger while files ran, and is gone again. {stands}",
+        f"See who may (psql: \\dp {book.shown}), and take TRIGGER from them.",
+        then,
+    )
+
+
+def _grants(book: Ledger | None, schema: str, user: str) -> list[str]:
+    """Return what lets a role use the ledger, or make it where it is not there."""
+    role, quoted = sql.Identifier(user).as_string(None), sql.Identifier(schema).as_string(None)
+    make = f"  GRANT USAGE, CREATE ON SCHEMA {quoted} TO {role};"
+    if book is None or not book.exists:
+        return ["To make it:", make]
+    table = book.compose("{table}").decode()
+    if not book.complete:
+        return ["To adopt it, a role has to own it:", f"  ALTER TABLE {table} OWNER TO {role};"]
+    tables = book.compose("{table}, {unfinished}").decode() if book.unfinished else table
+    sequence = sql.Identifier(schema, f"{book.table}_id_seq").as_string(None)
+    return [
+        "To use it:",
+        make if not book.unfinished else f"  GRANT USAGE ON SCHEMA {quoted} TO {role};",
+        f"  GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role};",
+        f"  GRANT USAGE ON SEQUENCE {sequence} TO {role};",
+    ]
+
+
 def of_the_ledger(error: psycopg.Error, conn: Connection, name: str, user: str) -> list[str]:
     """Return what to type where the ledger cannot be used. `name` is as it is in the settings."""
     book: Ledger | None = None
@@ -84,11 +123,7 @@ def of_the_ledger(error: psycopg.Error, conn: Connection, name: str, user: str) 
     schema = book.schema if book else name.rpartition(".")[0] or "public"
     table = book.compose("{table}").decode() if book else name
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        use, make = "SELECT, INSERT, UPDATE, DELETE", f'USAGE, CREATE ON SCHEMA "{schema}"'
-        return [
-            f'To use it:  GRANT {use} ON {table} TO "{user}";',
-            f'To make it: GRANT {make} TO "{user}";',
-        ]
+        return _grants(book, schema, user)
     if isinstance(error, psycopg.errors.InvalidSchemaName):
         return [
             f'Make its schema: CREATE SCHEMA "{schema}";',

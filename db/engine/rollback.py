@@ -144,6 +144,10 @@ class Rollback(Run):
     def _record(self, running: Running) -> Command:
         return Command(_TOOK, "record", running)
 
+    def _rows(self) -> int:
+        gone = {*map(undone, self._account.executed), *map(undone, self._account.under_way)}
+        return len(set(self._survey.executed) - gone)
+
     def _failed(
         self,
         failed: CommandFailed,

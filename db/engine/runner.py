@@ -16,7 +16,15 @@ from typing import cast
 
 import psycopg
 
-from ..errors import FileChanged, FilesError, Interrupted, MigrationsError, counted, refuse
+from ..errors import (
+    FileChanged,
+    FilesError,
+    Interrupted,
+    LedgerError,
+    MigrationsError,
+    counted,
+    refuse,
+)
 from ..events import Blocker, Event, Finished, Note, Planned
 from ..files.folder import Migration, discover
 from ..files.plan import Goal, batched
@@ -252,8 +260,13 @@ class Run(Sender):
                     raise _NotFree from None
                 if running is None:  # cancelled before the first file began
                     continue
+                distrusted = failed.command.role == "trusted"
+                if distrusted and (wrong := self._distrusted(todo)):
+                    raise wrong from None
                 before, todo = todo, self._still(todo)
                 self._account.clear()
+                if distrusted:  # a file has given it to another owner, who is trusted
+                    continue
                 if running.migration not in todo:
                     names = {m.filename for m in before} - {m.filename for m in todo}
                     yield self._account.elsewhere(running.filename, names)
@@ -318,6 +331,11 @@ class Run(Sender):
             command=self._goal.command,
             unloaded=self._unloaded(),
         )
+
+    def _distrusted(self, todo: Sequence[Migration]) -> LedgerError | None:
+        self._flush()
+        stands = self._standing([m for m in todo if m.filename not in self.executed])
+        return remedy.distrusted(self._session, self._ledger, stands, self._goal.command)
 
     def _changed(self, changed: FileChanged, todo: Sequence[Migration]) -> FilesError:
         """Return the error of a file that became another one while it was sent."""

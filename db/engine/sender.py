@@ -46,7 +46,8 @@ class Sender:
             else:
                 for file in files:
                     self._account.sent(file.filename, self._session.author)
-                    yield from units.execute(self._session, self._ledger, file, self._settle)
+                    rows = self._rows() - 1  # it is recorded in the end
+                    yield from units.execute(self._session, self._ledger, file, rows, self._settle)
                     if file.renews:
                         yield from self._session.renew()
 
@@ -88,7 +89,15 @@ class Sender:
         claim, record = self._claim(running), self._record(running)
         alone = bool(self._session.unguarded)
         turn = transaction.turn(self._ledger, self._survey.executed, running) if alone else ()
-        return transaction.commands(self._session, running, claim, record, flush=flush, turn=turn)
+        rows = self._rows()
+        return transaction.commands(
+            self._session, running, self._ledger, claim, record, rows=rows, flush=flush, turn=turn
+        )
+
+    def _rows(self) -> int:
+        """Return how many rows the ledger has when the file that was sent last is recorded."""
+        account = self._account
+        return len({*self._survey.executed, *account.executed, *account.under_way})
 
     def _claim(self, running: Running) -> Command:
         return transaction.claim(self._ledger, running, self._session.author)

@@ -91,6 +91,7 @@ class Session:
         # What its rows of the ledger are signed with: no other run's are.
         self.author = f"{author()} ({name.removeprefix(PREFIX)})"
         self.may_reach_out = False  # to another server, by what a file may have installed
+        self.exposed = False  # others may have attached something to the ledger since the survey
         self.suspect = ""  # a file that may have ended the last session: each answer is asked for
         self._blind = False
         self.said: set[str] = set()  # what is said once

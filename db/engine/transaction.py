@@ -11,6 +11,7 @@ import psycopg
 from ..server import ours
 from ..server.pipeline import Command
 from ..server.watch import taking
+from . import ledger, place
 from .place import Ledger
 from .session import Running, Session, statement
 
@@ -22,6 +23,22 @@ INSERT INTO {table} (id, filename) OVERRIDING SYSTEM VALUE VALUES (0, $1)
 ON CONFLICT (filename) DO UPDATE SET duration_ms = 1000 OPERATOR(pg_catalog.*) extract(
     epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.now())
 RETURNING duration_ms, 1 OPERATOR(pg_catalog./) (checksum IS NOT NULL)::integer"""
+# While it is held, nobody can attach a trigger, a rule or a policy, or put another table there.
+_HOLD = {
+    False: "LOCK TABLE {table} IN ROW EXCLUSIVE MODE",
+    True: "LOCK TABLE {table}, {unfinished} IN ROW EXCLUSIVE MODE",
+}
+# The division fails where rows are gone.
+_ALL = """
+SELECT 1 OPERATOR(pg_catalog./)
+    (pg_catalog.count(*) OPERATOR(pg_catalog.>=) $1::pg_catalog.int8)::integer
+FROM {table}"""
+# Words of statements that may be about the ledger without naming it: IN SCHEMA, CASCADE, OWNED BY.
+_WIDE = (b"schema", b"cascade", b"owne")
+# Statements that take nothing away from it, and attach nothing.
+_ADDS = {"INSERT", "COPY FROM STDIN"}
+_BLOCK = 1 << 16  # bytes of a statement that are looked at
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 # A file that is alone takes the lock of turns itself; what stood at the survey must stand still. Or
 # else the divisions fail, and nothing has happened.
 _LOCK = "SELECT 1 OPERATOR(pg_catalog./) ({taking})::integer"
@@ -51,19 +68,25 @@ _OURSELVES = b"SET SESSION AUTHORIZATION DEFAULT"
 def commands(
     session: Session,
     running: Running,
+    book: Ledger,
     claim: Command,
     record: Command,
     *,
+    rows: int,
     flush: bool,
     turn: Iterable[Command] = (),
 ) -> Iterator[Command]:
-    """Yield them in order. `flush`: the commit waits for the disk. `turn`: what takes its turn."""
-    script, before = running.script, b""
+    """Yield them in order. `flush`: the commit waits for the disk. `turn`: what takes its turn.
+
+    `rows`: the ledger has at least so many in the end.
+    """
+    script, before, touched = running.script, b"", False
     yield from session.opening(running, script.modes, flush=flush)
     for found in script.leading:
         yield statement(running, found)
     yield from turn
     # Before anything else of the file: a second run waits here, and not in the middle of it.
+    yield from trusted(session, book, running)
     yield claim
     yield from session.role(running)
     for found in script.body():
@@ -73,6 +96,7 @@ def commands(
             yield from session.lock_timeout(running)
         before = command.sql
         session.may_reach_out |= _may_connect(found.kind, command.sql)
+        touched |= may_touch(book, found.kind, command.sql)
     yield Command(_OURSELVES, about=running)
     if not running.filename.isascii():  # in which the file may have set another encoding
         yield Command(b"SET LOCAL client_encoding = 'UTF8'", about=running)
@@ -80,6 +104,9 @@ def commands(
         yield from session.durable(running)
     elif session.may_reach_out:
         yield from session.waiting_commit(running)
+    if touched:
+        session.exposed = True
+        yield from untouched(book, running, rows=rows)
     yield record
     yield Command(b"COMMIT", "commit" if flush else "commit unflushed", running)
     yield Command(b"DISCARD ALL", about=running)
@@ -90,6 +117,41 @@ def _may_connect(kind: str, text: bytes) -> bool:
     if kind == "DO":
         return bool(_IN_A_BLOCK.search(text))
     return kind in _OPAQUE or kind.startswith(_CONNECTORS)
+
+
+def may_touch(book: Ledger, kind: str, text: bytes) -> bool:
+    """Return whether a statement may change the ledger, or let others attach something to it."""
+    if kind in _ADDS:
+        return False
+    begin, plain = text[:_BLOCK].lower(), _PLAIN.fullmatch(book.table)
+    named = not plain or book.table.encode() in begin
+    return named or any(word in begin for word in _WIDE) or _may_connect(kind, text)
+
+
+def trusted(
+    session: Session, book: Ledger, running: Running, *, unfinished: bool = False
+) -> Iterator[Command]:
+    """Yield what keeps the tables as they were found, where somebody may have changed them since.
+
+    What is attached to a table runs with the rights of whoever writes to it.
+    """
+    if session.exposed or not book.closed:
+        yield Command(book.compose(_HOLD[unfinished]), "claim", running)
+        for text, params in place.untouched(book, unfinished=unfinished):
+            values = tuple(value.encode() for value in params)
+            yield Command(text.encode(), "trusted", running, values)
+
+
+def untouched(
+    book: Ledger, running: Running, *, rows: int, unfinished: bool = False
+) -> Iterator[Command]:
+    """Yield what fails if a file has changed the ledger: its rows, or what is attached to it.
+
+    To give it to another owner is not refused: whether that one is trusted, the next claim asks.
+    """
+    for text, (_, table) in place.untouched(book, unfinished=unfinished):
+        yield Command(text.encode(), "untouched", running, (b"", table.encode()))
+    yield Command(book.compose(_ALL), "untouched", running, (b"%d" % rows,))
 
 
 def turn(book: Ledger, executed: Iterable[str], running: Running) -> Iterator[Command]:
@@ -113,7 +175,8 @@ def record(book: Ledger, running: Running) -> Command:
 
 def flush(session: Session, book: Ledger) -> None:
     """Make the disk have the commits that did not wait for it."""
-    # Where the ledger is locked, the server's WAL writer does it, a moment later.
-    with suppress(psycopg.errors.LockNotAvailable):
-        limit = session.lock_timeout_ms
-        ours.execute(session.conn, [(book.compose(_FLUSH), ())], lock_timeout_ms=limit)
+    queries = [*ledger.still(book, exposed=session.exposed), (book.compose(_FLUSH), ())]
+    # Where the ledger is locked, or is not what it was, the server's WAL writer does it a moment
+    # later.
+    with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.DivisionByZero):
+        ours.execute(session.conn, queries, lock_timeout_ms=session.lock_timeout_ms)

@@ -23,13 +23,15 @@ from .session import Running, Session, statement
 from .state import parsed
 
 
-def execute(session: Session, ledger: Ledger, running: Running, settle: Settle) -> Iterator[Event]:
-    """Execute what is not finished of the file, and record it.
+def execute(
+    session: Session, ledger: Ledger, running: Running, rows: int, settle: Settle
+) -> Iterator[Event]:
+    """Execute what is not finished of the file, and record it. `rows`: of the ledger, by others.
 
     Raise `CommandFailed` as the pipeline does, and `LedgerError` if nobody but a person can tell
     whether a statement took effect.
     """
-    work = Work(session, ledger, running, settle)
+    work = Work(session, ledger, running, rows, settle)
     started, units = time.monotonic(), list(running.script.units())
     work.names(units)
     yield from _begin(work)
@@ -98,6 +100,7 @@ def _inside(work: Work, number: int, unit: Unit) -> Iterator[Event]:
                 *([work.command(b"SET TRANSACTION READ ONLY")] if read_only else ()),
                 *(statement(work.running, s) for s in rest),
                 *work.state.ours(waiting=True),
+                *work.untouched(rest),
                 work.of(STILL, number, "still"),
                 Command(b"COMMIT", "unit", work.running),
                 *work.kept(KEEP, number),
@@ -119,6 +122,7 @@ def _record(work: Work, units: int) -> Iterator[Event]:
             *work.clean,
             *work.session.opening(running, MODES, flush=True),
             *work.state.ours(waiting=True),
+            *work.trusted(),
             Command(work.ledger.compose(RECORD), "claim", running, row),
             Command(work.ledger.compose(CLEAR), "cleared", running, (work.name,)),
         ]

@@ -27,6 +27,7 @@ Query = tuple["str | bytes", "Sequence[Any]"]
 
 # pg_temp is named, or temporary tables and types would come first.
 SETTINGS = b"SET LOCAL search_path = pg_catalog, pg_temp"
+UNLIMITED = b"SET LOCAL statement_timeout = 0"  # what waits is limited by lock_timeout
 READING = b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
 WRITING = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 LOOKING = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"  # at one moment, however often
@@ -63,20 +64,17 @@ def asks(
 
     `theirs` is a query that is answered first, in the session that a file would be given.
     """
-    cursor = _sent(conn, [READING, theirs] if theirs else [READING], queries, lock_timeout_ms)
-    results = []
-    while True:
-        if cursor.description is not None:
-            results.append(cursor.fetchall())
-        if not cursor.nextset():
-            return results
+    return _sent(conn, [READING, theirs] if theirs else [READING], queries, lock_timeout_ms)
 
 
 def execute(
     conn: Connection, queries: Sequence[Query], *, lock_timeout_ms: int | None = None
-) -> None:
-    """Run statements that write, however many rows, in one round trip. Raise psycopg's errors."""
-    _sent(conn, [WRITING], queries, lock_timeout_ms)
+) -> list[list[Row]]:
+    """Run statements that write, however many rows, in one round trip. Raise psycopg's errors.
+
+    Return the rows of those that give any.
+    """
+    return _sent(conn, [WRITING], queries, lock_timeout_ms)
 
 
 def change(
@@ -127,7 +125,7 @@ def begin(conn: Connection, modes: bytes = WRITING, *, lock_timeout_ms: int | No
 
 def _sent(
     conn: Connection, opening: list[bytes], queries: Sequence[Query], lock_timeout_ms: int | None
-) -> psycopg.ClientCursor[tuple[object, ...]]:
+) -> list[list[Row]]:
     alone = conn.info.transaction_status == TransactionStatus.IDLE
     cursor = _cursor(conn)
     # Each by itself: a name in one may hold what looks like a placeholder of another.
@@ -136,16 +134,22 @@ def _sent(
     if alone:
         sent = [*opening, *_settings(lock_timeout_ms), *sent, b"COMMIT"]
     try:
-        return cursor.execute(b";".join(sent))
+        cursor.execute(b";".join(sent))
     except psycopg.Error:
         if alone and not conn.closed:
             conn.rollback()
         raise
+    results = []
+    while True:
+        if cursor.description is not None:
+            results.append(cursor.fetchall())
+        if not cursor.nextset():
+            return results
 
 
 def _settings(lock_timeout_ms: int | None) -> list[bytes]:
     limit = [] if lock_timeout_ms is None else [b"SET LOCAL lock_timeout = %d" % lock_timeout_ms]
-    return [SETTINGS, *limit]
+    return [SETTINGS, UNLIMITED, *limit]
 
 
 def _cursor(conn: Connection) -> psycopg.ClientCursor[tuple[object, ...]]:

@@ -706,3 +706,19 @@ def test_a_session_that_breaks_before_its_first_answer_is_opened_again(
     assert done.returncode == 0, done.output
     assert project.executed() == names
     assert proxy.connections > 3
+
+
+def test_a_statement_timeout_of_the_role_ends_nothing_of_ours(project: Project) -> None:
+    """It is for the statements of files; the ledger is waited for as long as for any lock."""
+    project.write("001_t.sql", "CREATE TABLE t (id int);\n")
+    assert project.invoke("db.migrate-run").returncode == 0
+    project.write("002_t.sql", "SELECT pg_sleep(5);\n")
+    with project.cluster.connect(project.database) as conn:
+        name = f"ALTER DATABASE {project.database} SET statement_timeout = '400ms'"
+        conn.execute(name.encode())
+    with in_the_way(project, "LOCK TABLE migrations"):
+        process = mixed.start(project)
+        mixed.wait_for_line(process, "the ledger, which another session has locked")
+    said = mixed.ended(process)
+    assert process.returncode == 1, said
+    assert "002_t.sql:1:1: canceling statement due to statement timeout" in said
