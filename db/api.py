@@ -124,7 +124,10 @@ def verify(
     settings: Mapping[str, str] | None = None,
     on_event: OnEvent | None = None,
 ) -> tuple[Entry, ...]:
-    """Return the executed files that have changed since, or are missing. Nothing is written."""
+    """Return the executed files that have changed since, or are missing. Nothing is written.
+
+    Half-done files that are missing are among them.
+    """
     return _verify.compare(_settings(url, folder, None, settings), Listener(on_event)).wrong
 
 

@@ -311,9 +311,10 @@ def baseline(c: Context, to: str = "", yes: bool = False, json: bool = False) ->
     help={
         "name": "the file",
         "accept": "it was edited since, and that is right: record its checksum",
-        "forget": "remove its row, and what is finished of it, so that it runs again",
+        "forget": "remove its row, or what is finished of it if it is half done, so that it runs "
+        "again; its file may be gone",
         "mark": "record it as executed without running it",
-        "renamed-from": "its name when it was executed: its row gets the new one",
+        "renamed-from": "its name when it was executed, or begun: its rows get the new one",
         **_YES,
         **_JSON,
     }

@@ -82,6 +82,10 @@ def embedded(names: str) -> str:
     return f"test_embedded.py -k '{names}'"
 
 
+def half_done(names: str) -> str:
+    return f"scenarios/test_half_done.py -k '{names}'"
+
+
 def rehearsal(names: str) -> str:
     return f"scenarios/test_rehearse.py -k '{names}'"
 
@@ -852,6 +856,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "        plan.refuse_changed(found.plan)\n",
         "",
         (main_job("that_changed_is_refused"),),
+    ),
+    Mutant(
+        SURVEY,
+        "a half-done file begins anew under another name",
+        "        renames.refuse_strays(found.plan.strays)\n",
+        "        pass\n",
+        (half_done("renumbered"),),
     ),
     Mutant(
         SURVEY,

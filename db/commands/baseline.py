@@ -27,6 +27,7 @@ def baseline(settings: Settings, screen: Screen, confirm: Confirm, to: str) -> l
                 "To set it up: invoke db.migrate",
             )
         renames.refuse(found.plan.renamed)
+        renames.refuse_strays(found.plan.strays)
         missing = _missing(settings, found, to)
         if not missing:
             screen.event(Note("nothing to record: the ledger has them already"))

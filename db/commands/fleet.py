@@ -25,7 +25,7 @@ from ..events import Finished, Note, Standing, Target
 from ..files import folder
 from ..files import plan as plans
 from ..files.folder import Migration
-from ..files.plan import SCHEMA, Goal, Plan
+from ..files.plan import SCHEMA, STRAY, Goal, Plan
 from ..fleets import ledgers, roster, tally
 from ..fleets.crew import MOST, Act, Begin, Crew, Limits, Show
 from ..fleets.roster import Member, Of
@@ -227,7 +227,7 @@ def _standing(member: Member, plan: Plan, executed: Collection[str]) -> Standing
         "executed",
         last or (SCHEMA if SCHEMA in executed else ""),
         tuple(migration.filename for migration in plan.pending),
-        named("unfinished"),
+        named("unfinished", STRAY),
         named("changed", "renamed"),
         named("missing"),
     )

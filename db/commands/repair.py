@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..engine import ledger
+from ..engine import ledger, resume
 from ..engine.survey import Survey, all_files, stand
-from ..errors import (
-    FilesError,
-    LedgerError,
-)
+from ..errors import FilesError, LedgerError, counted
 from ..events import Note
 from ..files import folder, renames
 from ..files.folder import Migration
@@ -77,6 +74,8 @@ def _write(conn: Connection, now: Survey, chosen: Migration, way: Way) -> None:
         ledger.forget(conn, book, name, rows=int(name in now.executed))
     elif how == "mark":
         ledger.record(conn, book, [(name, chosen.checksum)], f"{author()} (db.repair --mark)")
+    elif old not in now.executed:
+        ledger.rename_units(conn, book, old, name, rows=len(now.progress[old]))
     else:
         before = now.executed[old].checksum
         same = renames.same_text(chosen, old, before)
@@ -112,24 +111,49 @@ def _forgetting(found: Survey, chosen: Migration) -> str | Note:
         again = f"; {same[0]}, which is the same file, runs then" if same else again
         return f"its row is removed{again}"
     if chosen.filename in found.progress:
-        return "what is finished of it is forgotten; it starts from its first statement"
+        then = "it starts from its first statement"
+        then = then if chosen.checksum else "what is executed of it stays in the database"
+        return f"what is finished of it is forgotten; {then}"
     return Note("nothing to forget: the ledger does not have it", filename=chosen.filename)
 
 
-def _renaming(found: Survey, chosen: Migration, old: str) -> str | Note:
-    name, row = chosen.filename, found.executed.get(old)
-    if row is None:
-        raise LedgerError(f"{old} is not executed, so {name} is no other name of it.")
-    if name in found.executed:
-        raise LedgerError(
-            f"{name} has a row of its own: both were executed. Nothing was done.",
-            f"If {old} is to go: invoke db.repair --name {old} --forget",
-        )
+def _refuse_copy(found: Survey, name: str, old: str) -> None:
     if old in {m.filename for m in found.migrations}:
         raise FilesError(
             f"{old} is still in the folder, so {name} is a copy of it. Nothing was done.",
             "Remove the one that is not wanted.",
         )
+
+
+def _going_on(found: Survey, chosen: Migration, old: str) -> str:
+    """Return what becomes of a half-done file. Raise if the new one does not begin as it does."""
+    name, units = chosen.filename, found.progress.get(old)
+    if units is None:
+        raise LedgerError(f"{old} is not executed, so {name} is no other name of it.")
+    if name in found.executed or name in found.progress:
+        itself = "executed" if name in found.executed else "half done"
+        raise LedgerError(
+            f"{name} is {itself} itself. Nothing was done.",
+            f"If {old} is to go: invoke db.repair --name {old} --forget",
+        )
+    _refuse_copy(found, name, old)
+    with chosen.script() as script:
+        resume.check(script, units)
+    done = sum(unit.finished for unit in units)
+    is_are = "is" if done == 1 else "are"
+    return f"goes on where {old} was: {counted(done, 'statement')} {is_are} executed"
+
+
+def _renaming(found: Survey, chosen: Migration, old: str) -> str | Note:
+    name, row = chosen.filename, found.executed.get(old)
+    if row is None:
+        return _going_on(found, chosen, old)
+    if name in found.executed:
+        raise LedgerError(
+            f"{name} has a row of its own: both were executed. Nothing was done.",
+            f"If {old} is to go: invoke db.repair --name {old} --forget",
+        )
+    _refuse_copy(found, name, old)
     when = f"{row.executed_at:%Y-%m-%d %H:%M}" if row.executed_at else "an unknown time"
     moved = f"gets the row of {old}, executed at {when}; it does not run again"
     if row.checksum is None or renames.same_text(chosen, old, row.checksum):

@@ -12,7 +12,7 @@ from ..errors import (
 )
 from ..events import Note
 from ..files import folder, renames
-from ..files.plan import SCHEMA, Entry, Executed, Plan, batched
+from ..files.plan import SCHEMA, STRAY, Entry, Executed, Plan, batched
 from ..server.ours import Connection
 from ..settings import Settings
 from .opened import Screen, reading
@@ -59,7 +59,7 @@ def status(settings: Settings, screen: Screen, *, check: bool) -> None:
             ],
         )
     nothing = ""
-    if all(entry.state == "missing" for entry in plan.entries):
+    if all(entry.state in ("missing", STRAY) for entry in plan.entries):
         nothing = folder.empty(settings.folder, settings.shown(settings.folder))
         screen.event(Note(nothing, "warning"))
     counted = Counter(e.state for e in entries)
@@ -94,4 +94,6 @@ def advice(made: Plan) -> list[str]:
     old = {rename.old for rename in made.renamed}
     for filename in [name for name in made.named("missing") if name not in old][:1]:
         advice.append(f"Put {filename} back; or: invoke db.repair --name {filename} --forget")
+    for stray in made.strays[:1]:
+        advice += stray.advice
     return advice or ["See what would run: invoke db.plan"]

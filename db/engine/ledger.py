@@ -67,6 +67,8 @@ _FORGET_UNITS = "DELETE FROM {unfinished} WHERE filename OPERATOR(pg_catalog.=) 
 _ACCEPT = "UPDATE {table} SET checksum = %s WHERE filename OPERATOR(pg_catalog.=) %s"
 _RENAME = """
 UPDATE {table} SET filename = %s, checksum = %s WHERE filename OPERATOR(pg_catalog.=) %s"""
+_RENAME_UNITS = """
+UPDATE {unfinished} SET filename = %s WHERE filename OPERATOR(pg_catalog.=) %s"""
 _HOLD = "LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"
 # What was there already was passed over, whosesoever it is: so it is looked at, held still.
 _STILL = "LOCK TABLE {table} IN ROW EXCLUSIVE MODE"
@@ -350,6 +352,11 @@ def rename(conn: Connection, ledger: Ledger, old: str, new: str, checksum: str |
     """Give an executed file's row its new name and its checksum, and keep the rest."""
     ours.change(conn, ledger.compose(_RENAME), [new, checksum, old], rows=1)
     _forget_units(conn, ledger, new)
+
+
+def rename_units(conn: Connection, ledger: Ledger, old: str, new: str, *, rows: int) -> None:
+    """Give what is finished of a half-done file its new name."""
+    ours.change(conn, ledger.compose(_RENAME_UNITS), [new, old], rows=rows)
 
 
 def _forget_units(conn: Connection, ledger: Ledger, filename: str) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..errors import FilesError, LedgerError, ScriptError, listed
 from ..events import Note
-from ..files import folder, plan
+from ..files import folder, plan, renames
 from ..files.folder import Migration
 from ..files.plan import SCHEMA, Executed, Goal, Plan, Progress
 from ..server.ours import Connection, Row
@@ -118,6 +118,8 @@ def survey(
             said = folder.empty(settings.folder, settings.shown(settings.folder))
             more.append(Note(said, "warning"))
     todo, bare = _without_statements(found, todo)
+    if todo:  # where nothing is to run, nothing of it can run again: a note will do
+        renames.refuse_strays(found.plan.strays)
     notes = (*_adoption(found), *found.plan.notes, *more, *bare)
     return found._replace(todo=todo, notes=notes)
 

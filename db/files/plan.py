@@ -10,11 +10,12 @@ from ..errors import LedgerError, counted
 from ..events import Note
 from . import folder, renames
 from .folder import Migration
-from .renames import Rename
+from .renames import Rename, Stray
 
 _SAID = 3  # notes of a kind; the others are counted
 
 SCHEMA = "schema.sql"  # the base schema's name in the ledger
+STRAY = "unfinished without file"  # the state of a half-done file that is not in the folder
 
 
 class Goal(NamedTuple):
@@ -85,7 +86,7 @@ class Entry(NamedTuple):
     """One file as `db.status` shows it."""
 
     filename: str
-    state: str  # executed, pending, out of order, unfinished, renamed, changed, missing
+    state: str  # executed, pending, out of order, unfinished, renamed, changed, missing, or STRAY
     executed: Executed | None = None
 
 
@@ -96,6 +97,7 @@ class Plan(NamedTuple):
     pending: tuple[Migration, ...]
     notes: tuple[Note, ...]
     renamed: tuple[Rename, ...] = ()
+    strays: tuple[Stray, ...] = ()
 
     def named(self, *states: str) -> tuple[str, ...]:
         """Return the files that are in one of the states."""
@@ -105,7 +107,7 @@ class Plan(NamedTuple):
 def make(
     migrations: Sequence[Migration],
     executed: Mapping[str, Executed],
-    progress: Mapping[str, object],
+    progress: Mapping[str, Sequence[Progress]],
     *,
     without_schema: bool = False,
 ) -> Plan:
@@ -135,11 +137,19 @@ def make(
     missing = [Entry(row.filename, "missing", row) for row in gone if row.filename != SCHEMA]
     known = {r.old for r in renamed}
     lost = [entry.filename for entry in missing if entry.filename not in known]
+    there = names if without_schema else {*names, SCHEMA}
+    strays = tuple(
+        renames.stray(name, sum(unit.finished for unit in units), waiting)
+        for name, units in progress.items()
+        if name not in there and name not in executed
+    )
+    half = [Entry(each.old, STRAY) for each in strays]
     return Plan(
-        tuple(sorted([*entries, *missing], key=lambda e: e.filename)),
+        tuple(sorted([*entries, *missing, *half], key=lambda e: e.filename)),
         waiting,
-        tuple(_notes(migrations, pending, lost)),
+        (*_notes(migrations, pending, lost), *map(_half_done, strays)),
         renamed,
+        strays,
     )
 
 
@@ -170,6 +180,12 @@ def _notes(
         more = f" and {len(gone) - 3} more" if gone[3:] else ""
         verb = "are executed, but their files are" if gone[1:] else "is executed, but its file is"
         yield Note(f"{named}{more} {verb} missing.", "warning")
+
+
+def _half_done(stray: Stray) -> Note:
+    rename = f"{Rename(stray.old, stray.new).repair}; or: " if stray.new else ""
+    said = f"{stray.shown}, but its file is missing. Put it back; or: {rename}{stray.forget}"
+    return Note(said, "warning")
 
 
 def refuse_renamed(plan: Plan, only: str = "") -> None:

@@ -2,6 +2,7 @@
 
 A file that was renamed looks like a new one, and would be executed a second time. It is known by
 its text, also where the name in its header was renamed with it, or by its number and its words.
+What a half-done file is called now nobody can tell, because its text goes on changing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ..errors import FilesError
+from ..errors import FilesError, counted, listed
 from ..sql import checksum
 from .folder import Migration
 
@@ -24,6 +25,57 @@ class Rename(NamedTuple):
     def repair(self) -> str:
         """Return what to type, so that the ledger has the new name."""
         return f"invoke db.repair --name {self.new} --renamed-from {self.old}"
+
+
+class Stray(NamedTuple):
+    """A half-done file that is not in the folder, and the pending one that may be the same."""
+
+    old: str
+    finished: int
+    new: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What stands of it."""
+        is_are = "is" if self.finished == 1 else "are"
+        done = f" ({counted(self.finished, 'statement')} {is_are} executed)"
+        return f"{self.old} is half done{done if self.finished else ''}"
+
+    @property
+    def forget(self) -> str:
+        """Return what to type if it is wanted no more."""
+        return f"invoke db.repair --name {self.old} --forget"
+
+    @property
+    def advice(self) -> list[str]:
+        """Return what to type, whatever has become of its file."""
+        rename = Rename(self.old, self.new or "NEW").repair
+        return [
+            f"Put it back: the next run goes on behind what is executed of {self.old};",
+            f"or, if {self.new or 'NEW'} is the same file: {rename}",
+            f"or, if it is wanted no more, and what it did is undone by hand or may stay: "
+            f"{self.forget}",
+        ]
+
+
+def stray(old: str, finished: int, pending: Sequence[Migration]) -> Stray:
+    """Return a half-done file without its file, with the pending one that is most like it."""
+    names = [migration.filename for migration in pending]
+    new = max(names, key=lambda name: _likeness(name, old), default="")
+    return Stray(old, finished, new if new and _likeness(new, old) else "")
+
+
+def refuse_strays(strays: Sequence[Stray]) -> None:
+    """Raise `FilesError` if there are any: a pending file might begin anew what is half done."""
+    if not strays:
+        return
+    several = listed([each.old for each in strays]) if strays[1:] else ""
+    what = f"{several} are half done, but their files are missing"
+    raise FilesError(
+        f"{what if several else f'{strays[0].shown}, but its file is missing'}. "
+        "Nothing was executed.",
+        *strays[0].advice,
+    )
 
 
 def find(pending: Sequence[Migration], gone: Mapping[str, str | None]) -> tuple[Rename, ...]:

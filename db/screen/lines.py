@@ -31,6 +31,7 @@ _COMMANDS = re.compile(r"(?m)^\s*:(?=:)|#(?=#\[)")
 _BESIDE = "    executed  1234 ms"
 _OF_A_REHEARSAL = (e.Rehearsing, e.Rehearsed, e.Finding, e.Undone, e.Concluded)
 _COLOURS = dict.fromkeys(("changed", "missing", "renamed", "unfinished"), "bold red")
+_COLOURS["unfinished without file"] = "bold red"
 _COLOURS |= {"executed": "green"} | dict.fromkeys(("pending", "out of order"), "yellow")
 
 
