@@ -364,7 +364,7 @@ def rollback(
     """Undo the latest files by their .down.sql companions.
 
     002_add_index.sql is undone by 002_add_index.down.sql, in the transaction that removes its row;
-    it is pending again then. If a companion is missing, nothing runs.
+    it is pending again then. If a companion is missing, or another file is half done, nothing runs.
     """
     with _reporting(c, json) as report:
         from .commands import rollback as command

@@ -30,6 +30,7 @@ WATCH = "db/server/watch.py"
 AHEAD = "db/server/ahead.py"
 PIPELINE = "db/server/pipeline.py"
 CONNECTION = "db/server/connection.py"
+ROLLBACK = "db/engine/rollback.py"
 SURVEY = "db/engine/survey.py"
 RECOVERY = "db/engine/recovery.py"
 POSTMASTER = "db/server/postmaster.py"
@@ -856,6 +857,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "        plan.refuse_changed(found.plan)\n",
         "",
         (main_job("that_changed_is_refused"),),
+    ),
+    Mutant(
+        ROLLBACK,
+        "a file is undone below one that became half done meanwhile",
+        "            refuse_half_done(executed, progress, self._state())\n",
+        "            pass\n",
+        (half_done("rollback"),),
     ),
     Mutant(
         SURVEY,

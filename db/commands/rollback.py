@@ -19,11 +19,12 @@ def rollback(
         raise SettingsError("Say how far: --steps with 1 or more, or --to with a file.")
     with connection.target(settings) as target:  # one for both, should it be embedded
         with reading(settings, screen) as conn:
-            executed = survey.stand(conn, settings).executed
-        downs = backwards.companions(executed, settings, steps, to)
+            found = survey.stand(conn, settings)
+        downs = backwards.companions(found.executed, settings, steps, to)
         if not downs:
             screen.event(Note("nothing to roll back"))
             return []
+        backwards.refuse_half_done(found.executed, found.progress)
         screen.table(("filename", "undone_by"), backwards.shown(downs))
         last = backwards.undone(downs[-1].filename)
         confirm(f"Undo {f'these {len(downs)} files' if downs[1:] else last}?")

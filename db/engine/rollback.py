@@ -2,17 +2,18 @@
 
 The engine is the runner's. What differs: a file's claim takes its row away, and fails if another
 run has taken it or executed a later file; and what remains to be done are the files that still
-have one. A file is never undone under a later one, which was written for what is there.
+have one. A file is never undone under a later one, which was written for what is there, nor while
+another is half done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ..errors import FilesError, LedgerError, MigrationsError
 from ..events import Blocker, Event
 from ..files.folder import DOWN, Migration, companion, find, load
-from ..files.plan import SCHEMA, Executed, Goal, Plan
+from ..files.plan import SCHEMA, Executed, Goal, Plan, Progress
 from ..server.connection import Target
 from ..server.pipeline import Command, CommandFailed
 from ..settings import Settings
@@ -75,6 +76,23 @@ def shown(downs: Sequence[Migration]) -> list[tuple[str, str]]:
     return [(undone(down.filename), down.shown) for down in downs]
 
 
+def refuse_half_done(
+    executed: Collection[str],
+    progress: Mapping[str, Sequence[Progress]],
+    state: str = "Nothing was rolled back.",
+) -> None:
+    """Raise `LedgerError` if a file is executed in part, which may stand on what would go."""
+    for name in [name for name in progress if name not in executed][:1]:
+        units = progress[name]
+        at = next((u.unit for u in units if not u.finished), len(units))
+        raise LedgerError(
+            f"{name} is half done: it has come to statement {at + 1}, and would go on there on "
+            f"what is left. {state}",
+            "Finish it: invoke db.migrate-run",
+            f"or undo by hand what it did, and: invoke db.repair --name {name} --forget",
+        )
+
+
 class _Undone(Account):
     """What a run backwards has executed: companions, which take rows away."""
 
@@ -100,13 +118,15 @@ class Rollback(Run):
         def find() -> Ledger:
             return place.find(session.conn, self._settings.ledger, session.tables())
 
-        self._ledger, executed, _ = yield from patiently(
+        self._ledger, executed, progress = yield from patiently(
             session, lambda: ledger.look(session.conn, find, session.lock_timeout_ms)
         )
         todo = tuple(d for d in self._downs if not self._account.is_done(d.filename, executed))
-        self._refuse_later(executed)
         self._survey = Survey(self._ledger, executed, {}, (), Plan((), (), ()), {}, todo)
-        yield from self._account.confirm(executed)
+        yield from self._account.confirm(executed)  # first: a refusal says what is undone
+        self._refuse_later(executed)
+        if todo:
+            refuse_half_done(executed, progress, self._state())
 
     def _refuse_later(self, executed: Mapping[str, Executed]) -> None:
         """Raise `LedgerError` if a file was executed after those that are to be undone."""
@@ -118,13 +138,15 @@ class Rollback(Run):
             raise self._overtaken(left[-1], f"{later[-1]} was executed meanwhile")
 
     def _overtaken(self, filename: str, why: str) -> LedgerError:
-        done = ", ".join(map(undone, self.executed))
         return LedgerError(
-            f"{why}, so {filename} is not the latest file any more. "
-            + (f"Undone before: {done}." if done else "Nothing was rolled back."),
+            f"{why}, so {filename} is not the latest file any more. {self._state()}",
             "Look again: invoke db.status",
             "To undo what is the latest now: invoke db.rollback",
         )
+
+    def _state(self) -> str:
+        done = ", ".join(map(undone, self.executed))
+        return f"Undone before: {done}." if done else "Nothing was rolled back."
 
     def _check(self) -> bool:
         for down in self._survey.todo:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.conftest import Project
+from tests.scenarios.test_engine import wait_for
 from tests.scenarios.test_everyday import asked_on_terminal, execute, states, tables, write
 from tests.scenarios.test_records import renamed
 
@@ -175,3 +176,63 @@ def test_a_fleet_shows_a_half_done_file_that_is_gone_as_unfinished(project: Proj
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["unfinished"] for row in rows if row["event"] == "standing"] == [["002_y.sql"]]
     assert tables(project) >= {"t1"}
+
+
+# What it stands on is not taken away
+
+
+def no_companion_ran(project: Project) -> bool:
+    return "t1" in tables(project) and project.executed() == ["001_t1.sql"]
+
+
+def test_a_rollback_below_a_half_done_file_is_refused(project: Project) -> None:
+    half_done(project)
+    done = project.invoke("db.rollback", "--yes")
+    assert done.returncode == 2, done.output
+    assert "002_y.sql is half done: it has come to statement 2" in done.stderr
+    assert "Nothing was rolled back." in done.stderr
+    assert "invoke db.migrate-run" in done.stderr
+    assert "invoke db.repair --name 002_y.sql --forget" in done.stderr
+    assert no_companion_ran(project)
+    forget = project.invoke("db.repair", "--name", "002_y.sql", "--forget", "--yes")
+    assert forget.returncode == 0, forget.output
+    assert project.invoke("db.rollback", "--yes").returncode == 0
+    project.write("002_y.sql", MENDED)
+    assert project.invoke("db.migrate-run").returncode == 0
+    assert left(project) == [(1,)]  # in the table of now
+
+
+def test_a_rollback_is_refused_also_where_a_file_became_half_done_behind_the_question(
+    project: Project,
+) -> None:
+    write(project, 1, down=True)
+    assert project.invoke("db.migrate-run").returncode == 0
+    with asked_on_terminal(project, "db.rollback") as answer:
+        project.write("002_y.sql", BROKEN)
+        assert project.invoke("db.migrate-run").returncode == 1
+        code, seen = answer("y\n")
+    assert code == 2, seen
+    assert "002_y.sql is half done: it has come to statement 2" in seen
+    assert no_companion_ran(project)
+
+
+@pytest.mark.long
+def test_a_rollback_is_refused_also_where_a_file_became_half_done_while_it_waited(
+    project: Project,
+) -> None:
+    write(project, 1, down=True)
+    assert project.invoke("db.migrate-run").returncode == 0
+    slow = BROKEN.replace("1/0", "pg_sleep(3), 1/(random() * 0)::int")
+    project.write("002_y.sql", slow.replace("INSERT", "SELECT pg_sleep(2);\nINSERT"))
+    run = project.popen("db.migrate-run")
+    with project.cluster.connect(project.database) as conn:
+        query = "SELECT 1 FROM pg_stat_activity WHERE query ~ 'pg_sleep.2.' AND state = 'active'"
+        mine = f"{query} AND datname = current_database() AND pid <> pg_backend_pid()"
+        wait_for(lambda: conn.execute(mine.encode()).fetchone() is not None, 40)
+    done = project.invoke("db.rollback", "--yes")  # at whose survey no unit is finished
+    run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert done.returncode == 2, done.output
+    assert "waiting for" in done.stdout
+    assert "002_y.sql is half done: it has come to statement 3" in done.stderr
+    assert no_companion_ran(project)
