@@ -30,6 +30,7 @@ WATCH = "db/server/watch.py"
 AHEAD = "db/server/ahead.py"
 PIPELINE = "db/server/pipeline.py"
 CONNECTION = "db/server/connection.py"
+PLAN = "db/files/plan.py"
 ROLLBACK = "db/engine/rollback.py"
 SURVEY = "db/engine/survey.py"
 RECOVERY = "db/engine/recovery.py"
@@ -864,6 +865,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "            refuse_half_done(executed, progress, self._state())\n",
         "            pass\n",
         (half_done("rollback"),),
+    ),
+    Mutant(
+        PLAN,
+        "an executed text runs again where its name has another one",
+        "    changed = _changed(migrations, executed)\n    renamed",
+        "    changed: dict[str, str | None] = {}\n    renamed",
+        (records("moved_on"),),
     ),
     Mutant(
         SURVEY,

@@ -101,20 +101,34 @@ def _change(found: Survey, chosen: Migration, way: Way) -> str | Note:
         )
     if row.checksum == chosen.checksum:
         return Note("nothing to accept: it is as it was executed", filename=name)
+    for rename in [rename for rename in found.plan.renamed if rename.old == name]:
+        raise FilesError(
+            f"The text with which {name} was executed is that of {rename.new} now, and would run "
+            "again. Nothing was done.",
+            "Let the row go where the text is:",
+            *renames.lines([rename]),
+        )
     return f"checksum {(row.checksum or 'none')[:12]} becomes {chosen.checksum[:12]}"
 
 
 def _forgetting(found: Survey, chosen: Migration) -> str | Note:
     if chosen.filename in found.executed:
-        same = [r.new for r in found.plan.renamed if r.old == chosen.filename]
-        again = "; it runs again" if chosen.checksum else ""
-        again = f"; {same[0]}, which is the same file, runs then" if same else again
-        return f"its row is removed{again}"
+        return f"its row is removed{_running_then(found, chosen)}"
     if chosen.filename in found.progress:
         then = "it starts from its first statement"
         then = then if chosen.checksum else "what is executed of it stays in the database"
         return f"what is finished of it is forgotten; {then}"
     return Note("nothing to forget: the ledger does not have it", filename=chosen.filename)
+
+
+def _running_then(found: Survey, chosen: Migration) -> str:
+    """Return which files run once an executed one is forgotten."""
+    for rename in found.plan.renamed:
+        if rename.old == chosen.filename and rename.there:
+            return f"; it runs, and so does {rename.new}, which has the executed text"
+        if rename.old == chosen.filename:
+            return f"; {rename.new}, which is the same file, runs then"
+    return "; it runs again" if chosen.checksum else ""
 
 
 def _refuse_copy(found: Survey, name: str, old: str) -> None:
@@ -153,9 +167,13 @@ def _renaming(found: Survey, chosen: Migration, old: str) -> str | Note:
             f"{name} has a row of its own: both were executed. Nothing was done.",
             f"If {old} is to go: invoke db.repair --name {old} --forget",
         )
-    _refuse_copy(found, name, old)
+    there = old in found.plan.named("changed") and renames.same_text(chosen, old, row.checksum)
+    if not there:
+        _refuse_copy(found, name, old)
     when = f"{row.executed_at:%Y-%m-%d %H:%M}" if row.executed_at else "an unknown time"
     moved = f"gets the row of {old}, executed at {when}; it does not run again"
+    if there:
+        return f"{moved}; {renames.Rename(old, name, there).then}"
     if row.checksum is None or renames.same_text(chosen, old, row.checksum):
         return moved
     return f"{moved}; its text is another one, which db.status shows as changed"

@@ -68,6 +68,7 @@ def status(settings: Settings, screen: Screen, *, check: bool) -> None:
         screen.event(Note(totals))
     for rename in plan.renamed:
         message = f"is {rename.old} under another name, and would be refused: {rename.repair}"
+        message += f" ({rename.then})" if rename.there else ""
         screen.event(Note(message, "warning", rename.new))
     if check and nothing:
         raise CheckFailed(f"{nothing[0].upper()}{nothing[1:]}.")
@@ -85,13 +86,13 @@ def _schema_entry(conn: Connection, settings: Settings, found: Survey) -> list[E
 def advice(made: Plan) -> list[str]:
     """Return what to type about files that are not as they were executed."""
     advice = []
-    for filename in made.named("changed")[:1]:
+    old = {rename.old for rename in made.renamed}
+    for filename in [name for name in made.named("changed") if name not in old][:1]:
         advice.append(f"Put the executed text of {filename} back, and write a new migration;")
         advice.append(f"or, if the edit is meant: invoke db.repair --name {filename} --accept")
     if made.renamed:
         advice.append("Give a renamed file its old name back, or put the new one into the ledger:")
         advice += renames.lines(made.renamed)
-    old = {rename.old for rename in made.renamed}
     for filename in [name for name in made.named("missing") if name not in old][:1]:
         advice.append(f"Put {filename} back; or: invoke db.repair --name {filename} --forget")
     for stray in made.strays[:1]:

@@ -106,8 +106,8 @@ def survey(
     if goal.only:
         todo, more = _only(found, goal)
     else:
+        plan.refuse_renamed(found.plan)  # first: to accept what has changed would hide it
         plan.refuse_changed(found.plan)
-        plan.refuse_renamed(found.plan)
         todo, more = _up_to(found, goal.to) if goal.to else (found.plan.pending, [])
         if goal.among is not None:
             todo = tuple(m for m in todo if m.filename in goal.among)

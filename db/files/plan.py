@@ -122,27 +122,24 @@ def make(
     if not without_schema:
         gone = [row for row in gone if row.filename != SCHEMA]
     waiting = tuple(m for m in migrations if m.filename in pending)
-    renamed = renames.find(waiting, {row.filename: row.checksum for row in gone})
+    changed = _changed(migrations, executed)
+    renamed = renames.find(waiting, {row.filename: row.checksum for row in gone}, changed)
     newest = max((n for n in executed if n != SCHEMA), default="")
     entries = [
         Entry(
             m.filename,
             "renamed"
             if m.filename in {r.new for r in renamed}
-            else _state(m, executed.get(m.filename), newest, progress),
+            else _state(m, executed, changed, newest, progress),
             executed.get(m.filename),
         )
         for m in migrations
     ]
     missing = [Entry(row.filename, "missing", row) for row in gone if row.filename != SCHEMA]
-    known = {r.old for r in renamed}
-    lost = [entry.filename for entry in missing if entry.filename not in known]
-    there = names if without_schema else {*names, SCHEMA}
-    strays = tuple(
-        renames.stray(name, sum(unit.finished for unit in units), waiting)
-        for name, units in progress.items()
-        if name not in there and name not in executed
-    )
+    moved = {r.old for r in renamed}
+    lost = [entry.filename for entry in missing if entry.filename not in moved]
+    known = {*names, *executed} if without_schema else {*names, *executed, SCHEMA}
+    strays = tuple(_strays(known, progress, waiting))
     half = [Entry(each.old, STRAY) for each in strays]
     return Plan(
         tuple(sorted([*entries, *missing, *half], key=lambda e: e.filename)),
@@ -153,11 +150,37 @@ def make(
     )
 
 
+def _strays(
+    known: Collection[str],
+    progress: Mapping[str, Sequence[Progress]],
+    pending: Sequence[Migration],
+) -> Iterator[Stray]:
+    for name, units in progress.items():
+        if name not in known:
+            yield renames.stray(name, sum(unit.finished for unit in units), pending)
+
+
+def _changed(
+    migrations: Sequence[Migration], executed: Mapping[str, Executed]
+) -> dict[str, str | None]:
+    """Return the files that have another text than they were executed with, and that checksum."""
+    rows = {m.filename: (m, executed[m.filename]) for m in migrations if m.filename in executed}
+    return {
+        name: row.checksum
+        for name, (m, row) in rows.items()
+        if row.checksum not in (None, m.checksum)
+    }
+
+
 def _state(
-    migration: Migration, row: Executed | None, newest: str, progress: Collection[str]
+    migration: Migration,
+    executed: Collection[str],
+    changed: Collection[str],
+    newest: str,
+    progress: Collection[str],
 ) -> str:
-    if row is not None:
-        return "executed" if row.checksum in (None, migration.checksum) else "changed"
+    if migration.filename in executed:
+        return "changed" if migration.filename in changed else "executed"
     if migration.filename in progress:
         return "unfinished"
     return "out of order" if migration.filename < newest else "pending"

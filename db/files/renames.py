@@ -16,15 +16,24 @@ from .folder import Migration
 
 
 class Rename(NamedTuple):
-    """An executed file that is gone, and the pending one that is the same."""
+    """An executed file that is gone, and the pending one that is the same.
+
+    `there`: a file of the old name is in the folder, with another text.
+    """
 
     old: str
     new: str
+    there: bool = False
 
     @property
     def repair(self) -> str:
         """Return what to type, so that the ledger has the new name."""
         return f"invoke db.repair --name {self.new} --renamed-from {self.old}"
+
+    @property
+    def then(self) -> str:
+        """Return what becomes of the file that has the old name now, if there is one."""
+        return f"{self.old}, which has another text now, is pending then" if self.there else ""
 
 
 class Stray(NamedTuple):
@@ -78,19 +87,24 @@ def refuse_strays(strays: Sequence[Stray]) -> None:
     )
 
 
-def find(pending: Sequence[Migration], gone: Mapping[str, str | None]) -> tuple[Rename, ...]:
+def find(
+    pending: Sequence[Migration],
+    gone: Mapping[str, str | None],
+    changed: Mapping[str, str | None],
+) -> tuple[Rename, ...]:
     """Return the renames among pending files and the executed ones that are gone.
 
-    `gone`: their names and checksums. Each is at most one file's old name; where several have the
-    same text, those that share words or a number belong together, and then the first ones.
+    `gone`: their names and checksums; `changed`: of those whose names have another text now, so
+    that only the text tells. Each is at most one file's old name; where several have the same
+    text, those that share words or a number belong together, and then the first ones.
     """
-    left, found = dict(gone), []
+    left, found = {**gone, **changed}, []
     for migration in pending:
-        same = [old for old in left if _is(migration, old, left[old])]
+        same = [old for old in left if _is(migration, old, left[old], by_name=old in gone)]
         if same:
             old = max(same, key=lambda old: _likeness(migration.filename, old))
             del left[old]
-            found.append(Rename(old, migration.filename))
+            found.append(Rename(old, migration.filename, old in changed))
     return tuple(found)
 
 
@@ -109,11 +123,13 @@ def same_text(migration: Migration, old: str, executed: str | None) -> bool:
     return checksum.of([was], migration.shown) == executed
 
 
-def _is(migration: Migration, old: str, executed: str | None) -> bool:
+def _is(migration: Migration, old: str, executed: str | None, *, by_name: bool) -> bool:
     if migration.checksum == executed:
         return True
     likeness = _likeness(migration.filename, old)
-    return likeness == _BOTH or (likeness > 0 and same_text(migration, old, executed))
+    if by_name and likeness == _BOTH:
+        return True
+    return likeness > 0 and same_text(migration, old, executed)
 
 
 _BOTH = 2
@@ -160,5 +176,7 @@ def lines(renames: Sequence[Rename]) -> Iterator[str]:
     """Yield what to type for each, for the first ten of them, and how many more there are."""
     for rename in renames[:_SHOWN]:
         yield f"  {rename.repair}"
+        if rename.there:
+            yield f"  ({rename.then})"
     if renames[_SHOWN:]:
         yield f"  and {len(renames) - _SHOWN} more, which this says again then"

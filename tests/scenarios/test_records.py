@@ -178,6 +178,101 @@ def test_of_two_new_files_only_one_can_be_what_is_missing(project: Project) -> N
     assert project.executed() == ["002_a.sql", "003_a.sql"]
 
 
+def moved_on(project: Project) -> None:
+    """Execute 002_seed.sql, move its text to 003_seed.sql, and write another one in its place."""
+    write(project, 1)
+    project.write("002_seed.sql", ONCE)
+    assert project.invoke("db.migrate-run").returncode == 0
+    renamed(project, "002_seed.sql", "003_seed.sql")
+    project.write("002_seed.sql", "CREATE TABLE colleague (id int);")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["db.migrate-run"],
+        ["db.migrate-single", "003_seed.sql"],
+        ["db.plan"],
+        ["db.baseline", "--yes"],
+        ["db.repair", "--name", "002_seed.sql", "--accept", "--yes"],
+    ],
+    ids=" ".join,
+)
+def test_an_executed_text_that_moved_on_is_known_though_its_name_has_another_one(
+    project: Project, command: list[str]
+) -> None:
+    moved_on(project)
+    before = project.rows()
+    done = project.invoke(*command)
+    assert done.returncode == 2, done.output
+    assert "invoke db.repair --name 003_seed.sql --renamed-from 002_seed.sql" in done.stderr
+    assert "--accept" not in done.output
+    assert "002_seed.sql, which has another text now, is pending then" in done.stderr
+    assert project.rows() == before
+    assert times(project) == 1
+
+
+def test_the_repair_of_a_text_that_moved_on_lets_the_one_in_its_place_run(
+    project: Project,
+) -> None:
+    moved_on(project)
+    assert states(project) == {
+        "001_t1.sql": "executed",
+        "002_seed.sql": "changed",
+        "003_seed.sql": "renamed",
+    }
+    for command in (["db.status", "--check"], ["db.verify"]):
+        done = project.invoke(*command)
+        assert done.returncode == 3
+        assert "--renamed-from 002_seed.sql" in done.stderr
+        assert "--accept" not in done.output
+    forget = project.invoke("db.repair", "--name", "002_seed.sql", "--forget")
+    assert "it runs, and so does 003_seed.sql, which has the executed text" in forget.stdout
+    repair = ("db.repair", "--name", "003_seed.sql", "--renamed-from", "002_seed.sql", "--yes")
+    done = project.invoke(*repair)
+    assert done.returncode == 0, done.output
+    assert "002_seed.sql, which has another text now, is pending then" in done.stdout
+    run = project.invoke("db.migrate-run")
+    assert run.returncode == 0, run.output
+    assert times(project) == 1
+    assert "colleague" in tables(project)
+    assert project.invoke("db.verify").returncode == 0
+
+
+def test_a_text_that_moved_on_is_known_though_the_name_in_its_header_went_with_it(
+    project: Project,
+) -> None:
+    project.write("002_seed.sql", f"-- Migration: 002_seed\n{ONCE}")
+    project.invoke("db.migrate-run")
+    project.write("003_seed.sql", f"-- Migration: 003_seed\n{ONCE}")
+    project.write("002_seed.sql", "SELECT 2;")
+    assert "--renamed-from 002_seed.sql" in project.invoke("db.migrate-run").stderr
+    project.write("003_seed.sql", "SELECT 3;")  # the same words, and a text of its own
+    edited = project.invoke("db.migrate-run")
+    assert "invoke db.repair --name 002_seed.sql --accept" in edited.stderr
+    assert times(project) == 1
+
+
+def test_numbers_that_moved_by_one_are_repaired_from_the_last_to_the_first(
+    project: Project,
+) -> None:
+    for n in (1, 2):
+        project.write(f"00{n}_migration.sql", f"{ONCE} -- {n}")
+    project.invoke("db.migrate-run")
+    renamed(project, "002_migration.sql", "003_migration.sql")
+    renamed(project, "001_migration.sql", "002_migration.sql")
+    project.write("001_migration.sql", "CREATE TABLE colleague (id int);")
+    for old in ("002", "001"):
+        refused = project.invoke("db.migrate-run")
+        assert refused.returncode == 2
+        assert f"--renamed-from {old}_migration.sql" in refused.stderr
+        command = refused.stderr[refused.stderr.index("db.repair --name") :].split("\n")[0].split()
+        assert project.invoke(*command, "--yes").returncode == 0
+    assert project.invoke("db.migrate-run").returncode == 0
+    assert times(project) == 2
+    assert "colleague" in tables(project)
+
+
 def test_a_base_schema_that_became_a_migration_is_not_loaded_again(project: Project) -> None:
     project.write_schema(ONCE)
     assert project.invoke("db.migrate").returncode == 0
