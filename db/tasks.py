@@ -312,7 +312,7 @@ def baseline(c: Context, to: str = "", yes: bool = False, json: bool = False) ->
         "name": "the file",
         "accept": "it was edited since, and that is right: record its checksum",
         "forget": "remove its row, or what is finished of it if it is half done, so that it runs "
-        "again; its file may be gone",
+        "again (schema.sql only into an empty database); its file may be gone",
         "mark": "record it as executed without running it",
         "renamed-from": "its name when it was executed, or begun: its rows get the new one",
         **_YES,

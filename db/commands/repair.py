@@ -10,6 +10,7 @@ from ..errors import FilesError, LedgerError, counted
 from ..events import Note
 from ..files import folder, renames
 from ..files.folder import Migration
+from ..files.plan import SCHEMA
 from ..server.ours import Connection
 from ..server.watch import author
 from ..settings import Settings
@@ -96,8 +97,7 @@ def _change(found: Survey, chosen: Migration, way: Way) -> str | Note:
         return already if row else "recorded as executed, not run"
     if row is None:
         raise LedgerError(
-            f"{name} is not executed, so there is no checksum to accept.",
-            f"To run it: invoke db.migrate-single --name {name}",
+            f"{name} is not executed, so there is no checksum to accept.", _to_run(found, name)
         )
     if row.checksum == chosen.checksum:
         return Note("nothing to accept: it is as it was executed", filename=name)
@@ -109,6 +109,18 @@ def _change(found: Survey, chosen: Migration, way: Way) -> str | Note:
             *renames.lines([rename]),
         )
     return f"checksum {(row.checksum or 'none')[:12]} becomes {chosen.checksum[:12]}"
+
+
+def _to_run(found: Survey, name: str) -> str:
+    """Return what to type for a file that is not executed."""
+    if name != SCHEMA:
+        return f"To run it: invoke db.migrate-single --name {name}"
+    if found.executed:
+        return (
+            "This ledger was set up without it, and it is taken as loaded. To record that: "
+            f"invoke db.repair --name {SCHEMA} --mark"
+        )
+    return "To load it, into a database without tables: invoke db.migrate"
 
 
 def _forgetting(found: Survey, chosen: Migration) -> str | Note:
@@ -128,6 +140,10 @@ def _running_then(found: Survey, chosen: Migration) -> str:
             return f"; it runs, and so does {rename.new}, which has the executed text"
         if rename.old == chosen.filename:
             return f"; {rename.new}, which is the same file, runs then"
+    if chosen.filename == SCHEMA and chosen.checksum:
+        if found.executed.keys() - {SCHEMA}:
+            return "; it is not loaded again: other files are executed, so it is taken as loaded"
+        return "; it is loaded again once the database has no tables, by db.migrate"
     return "; it runs again" if chosen.checksum else ""
 
 

@@ -529,3 +529,43 @@ def test_a_rollback_that_had_to_wait_leaves_what_is_not_the_latest_any_more(
     assert "003_t3.sql was executed meanwhile, so 002_t2.sql is not the latest file" in seen
     assert "Nothing was rolled back" in seen
     assert len(project.executed()) == 3
+
+
+# The base schema
+
+
+def test_what_a_repair_says_of_the_base_schema_is_what_happens(project: Project) -> None:
+    repair = ("db.repair", "--name", "schema.sql", "--yes")
+    project.write_schema("CREATE TABLE base (id int);")
+    write(project, 1)
+    accept = project.invoke(*repair, "--accept")
+    assert accept.returncode == 2
+    assert "To load it, into a database without tables: invoke db.migrate\n" in accept.stderr
+    assert "db.migrate-single" not in accept.stderr
+    assert project.invoke("db.migrate").returncode == 0
+    assert "base" in tables(project)
+    forget = project.invoke(*repair, "--forget")
+    assert "it is not loaded again: other files are executed, so it is taken as" in forget.stdout
+    assert states(project) == {"001_t1.sql": "executed"}
+    again = project.invoke("db.migrate")
+    assert again.returncode == 0
+    assert "is taken as loaded" in again.stdout
+    accept = project.invoke(*repair, "--accept")
+    assert accept.returncode == 2
+    assert "To record that: invoke db.repair --name schema.sql --mark\n" in accept.stderr
+    assert project.invoke(*repair, "--mark").returncode == 0
+    assert states(project) == {"schema.sql": "executed", "001_t1.sql": "executed"}
+
+
+def test_a_base_schema_that_is_forgotten_is_loaded_again_into_an_empty_database(
+    project: Project,
+) -> None:
+    project.write_schema("CREATE TABLE base (id int);")
+    assert project.invoke("db.migrate").returncode == 0
+    forget = project.invoke("db.repair", "--name", "schema.sql", "--forget", "--yes")
+    assert "it is loaded again once the database has no tables, by db.migrate" in forget.stdout
+    assert states(project) == {}
+    execute(project, "DROP TABLE base")
+    assert states(project) == {"schema.sql": "pending"}
+    assert project.invoke("db.migrate").returncode == 0
+    assert "base" in tables(project)
