@@ -875,6 +875,13 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         SURVEY,
+        "a base schema that is half done is taken as loaded",
+        "SCHEMA in found.progress:  # it goes on",
+        "False:",
+        (half_done("base_schema"),),
+    ),
+    Mutant(
+        SURVEY,
         "a half-done file begins anew under another name",
         "        renames.refuse_strays(found.plan.strays)\n",
         "        pass\n",

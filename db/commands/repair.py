@@ -17,6 +17,8 @@ from ..settings import Settings
 from .opened import Confirm, Screen, changing, connected, read_only
 from .status import advice
 
+_LOADED = "it is loaded again once the database has no tables, by db.migrate"
+
 
 class Way(NamedTuple):
     """What is done: accept, forget, mark, or renamed-from, which needs the `old` name."""
@@ -127,8 +129,9 @@ def _forgetting(found: Survey, chosen: Migration) -> str | Note:
     if chosen.filename in found.executed:
         return f"its row is removed{_running_then(found, chosen)}"
     if chosen.filename in found.progress:
-        then = "it starts from its first statement"
-        then = then if chosen.checksum else "what is executed of it stays in the database"
+        then = "what is executed of it stays in the database"
+        if chosen.checksum:
+            then = _LOADED if chosen.filename == SCHEMA else "it starts from its first statement"
         return f"what is finished of it is forgotten; {then}"
     return Note("nothing to forget: the ledger does not have it", filename=chosen.filename)
 
@@ -143,7 +146,7 @@ def _running_then(found: Survey, chosen: Migration) -> str:
     if chosen.filename == SCHEMA and chosen.checksum:
         if found.executed.keys() - {SCHEMA}:
             return "; it is not loaded again: other files are executed, so it is taken as loaded"
-        return "; it is loaded again once the database has no tables, by db.migrate"
+        return f"; {_LOADED}"
     return "; it runs again" if chosen.checksum else ""
 
 

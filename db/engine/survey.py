@@ -118,6 +118,8 @@ def survey(
             said = folder.empty(settings.folder, settings.shown(settings.folder))
             more.append(Note(said, "warning"))
     todo, bare = _without_statements(found, todo)
+    if not goal.schema:
+        _refuse_half_schema(found, settings)
     if todo:  # where nothing is to run, nothing of it can run again: a note will do
         renames.refuse_strays(found.plan.strays)
     notes = (*_adoption(found), *found.plan.notes, *more, *bare)
@@ -196,11 +198,24 @@ def _without_statements(
     return tuple(m for m in todo if m not in bare), [note]
 
 
+def _refuse_half_schema(found: Survey, settings: Settings) -> None:
+    """Raise `LedgerError` if the base schema, which is below all files, is executed in part."""
+    if SCHEMA in found.progress and SCHEMA not in {*found.executed, *found.plan.named(plan.STRAY)}:
+        raise LedgerError(
+            f"{settings.shown(settings.schema)} is half done, and the migrations are written for "
+            "what it makes. Nothing was executed.",
+            "Finish it first: invoke db.migrate",
+            f"or, if the database has all of it: invoke db.repair --name {SCHEMA} --mark",
+        )
+
+
 def _schema(
     conn: Connection, settings: Settings, found: Survey
 ) -> tuple[tuple[Migration, ...], list[Note]]:
     shown, executed = settings.shown(settings.schema), found.executed
     schema, row = base_schema(settings), executed.get(SCHEMA)
+    if row is None and schema is not None and SCHEMA in found.progress:  # it goes on
+        return (schema,), []
     if row is not None:
         known = schema is None or row.checksum in (None, schema.checksum)
         if known or folder.is_dump(settings.schema):  # which holds what the migrations made

@@ -178,6 +178,48 @@ def test_a_fleet_shows_a_half_done_file_that_is_gone_as_unfinished(project: Proj
     assert tables(project) >= {"t1"}
 
 
+# The base schema
+
+
+def test_a_base_schema_that_is_half_done_goes_on_before_any_file(project: Project) -> None:
+    text = "-- migrate: no-transaction\nCREATE TABLE base (id int);\nSELECT 1/0;\n"
+    project.write_schema(f"{text}CREATE TABLE rest (id int);")
+    write(project, 1)
+    assert project.invoke("db.migrate").returncode == 1
+    project.write_schema(text.replace("1/0", "1") + "CREATE TABLE rest (id int);")
+    assert states(project) == {"schema.sql": "unfinished", "001_t1.sql": "pending"}
+    assert project.invoke("db.status", "--check").returncode == 3
+    for command in (["db.migrate-run"], ["db.migrate-single", "001_t1.sql"], ["db.plan", "--run"]):
+        done = project.invoke(*command)
+        assert done.returncode == 2, done.output
+        assert "schema.sql is half done" in done.stderr
+        assert "Finish it first: invoke db.migrate\n" in done.stderr
+    assert "t1" not in tables(project)
+    done = project.invoke("db.migrate")
+    assert done.returncode == 0, done.output
+    assert tables(project) >= {"base", "rest", "t1"}
+    assert project.executed() == ["schema.sql", "001_t1.sql"]
+    assert project.invoke("db.migrate-run").returncode == 0
+
+
+def test_a_half_done_base_schema_that_is_gone_or_forgotten(project: Project) -> None:
+    project.write_schema("-- migrate: no-transaction\nCREATE TABLE base (id int);\nSELECT 1/0;")
+    write(project, 1)
+    assert project.invoke("db.migrate").returncode == 1
+    schema = project.folder / "db" / "schema.sql"
+    text = schema.read_text()
+    schema.unlink()
+    assert states(project) == {"001_t1.sql": "pending", "schema.sql": STRAY}
+    gone = project.invoke("db.migrate")
+    assert gone.returncode == 2
+    assert "schema.sql is half done (1 statement is executed), but its file is" in gone.stderr
+    schema.write_text(text)
+    forget = project.invoke("db.repair", "--name", "schema.sql", "--forget", "--yes")
+    assert "it is loaded again once the database has no tables, by db.migrate" in forget.stdout
+    assert "is taken as loaded" in project.invoke("db.migrate").stdout
+    assert project.executed() == ["001_t1.sql"]
+
+
 # What it stands on is not taken away
 
 
