@@ -17,8 +17,6 @@ from ..settings import Settings
 from .opened import Confirm, Screen, changing, connected, read_only
 from .status import advice
 
-_LOADED = "it is loaded again once the database has no tables, by db.migrate"
-
 
 class Way(NamedTuple):
     """What is done: accept, forget, mark, or renamed-from, which needs the `old` name."""
@@ -129,10 +127,7 @@ def _forgetting(found: Survey, chosen: Migration) -> str | Note:
     if chosen.filename in found.executed:
         return f"its row is removed{_running_then(found, chosen)}"
     if chosen.filename in found.progress:
-        then = "what is executed of it stays in the database"
-        if chosen.checksum:
-            then = _LOADED if chosen.filename == SCHEMA else "it starts from its first statement"
-        return f"what is finished of it is forgotten; {then}"
+        return f"what is finished of it is forgotten; {_beginning_then(found, chosen)}"
     return Note("nothing to forget: the ledger does not have it", filename=chosen.filename)
 
 
@@ -144,10 +139,25 @@ def _running_then(found: Survey, chosen: Migration) -> str:
         if rename.old == chosen.filename:
             return f"; {rename.new}, which is the same file, runs then"
     if chosen.filename == SCHEMA and chosen.checksum:
-        if found.executed.keys() - {SCHEMA}:
-            return "; it is not loaded again: other files are executed, so it is taken as loaded"
-        return f"; {_LOADED}"
+        return f"; {_loading_then(found)}"
     return "; it runs again" if chosen.checksum else ""
+
+
+def _beginning_then(found: Survey, chosen: Migration) -> str:
+    """Return what becomes of a half-done file once it is forgotten."""
+    if chosen.checksum:
+        again = "it starts from its first statement"
+        return _loading_then(found) if chosen.filename == SCHEMA else again
+    new = [stray.new for stray in found.plan.strays if stray.old == chosen.filename]
+    again = f"; if {new[0]} is the same file, that runs again" if any(new) else ""
+    return f"what is executed of it stays in the database{again}"
+
+
+def _loading_then(found: Survey) -> str:
+    """Return what becomes of the base schema once it is forgotten."""
+    if found.executed.keys() - {SCHEMA}:
+        return "it is not loaded again: other files are executed, so it is taken as loaded"
+    return "it is loaded again once the database has no tables, by db.migrate"
 
 
 def _refuse_copy(found: Survey, name: str, old: str) -> None:

@@ -60,7 +60,7 @@ class Stray(NamedTuple):
         """Return what to type, whatever has become of its file."""
         rename = Rename(self.old, self.new or "NEW").repair
         return [
-            f"Put it back: the next run goes on behind what is executed of {self.old};",
+            f"Put {self.old} back: the next run goes on behind what is executed of it;",
             f"or, if {self.new or 'NEW'} is the same file: {rename}",
             f"or, if it is wanted no more, and what it did is undone by hand or may stay: "
             f"{self.forget}",

@@ -61,11 +61,13 @@ def test_a_half_done_file_that_was_renumbered_does_not_begin_again(
     assert (
         "002_y.sql is half done (1 statement is executed), but its file is missing" in done.stderr
     )
-    assert "Put it back" in done.stderr
+    assert "Put 002_y.sql back" in done.stderr
     assert "invoke db.repair --name 003_y.sql --renamed-from 002_y.sql" in done.stderr
     assert "invoke db.repair --name 002_y.sql --forget" in done.stderr
     assert left(project) == [(1,)]
     assert project.executed() == ["001_t1.sql"]
+    forget = project.invoke("db.repair", "--name", "002_y.sql", "--forget")
+    assert "if 003_y.sql is the same file, that runs again" in forget.stdout
 
 
 def test_a_half_done_file_goes_on_under_the_name_that_a_repair_gives_it(project: Project) -> None:
