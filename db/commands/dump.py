@@ -159,8 +159,7 @@ def _dumped(
                 views[_shown(said.name)] = None
             statements.append(said.commented)
         if section == "pre-data":
-            for table in tables:
-                statements += rows.copied(conn, table)
+            statements += rows.copied(conn, tables)
     return _Dumped(statements, list(_not_dumped(list(rights), list(views), privileges=privileges)))
 
 

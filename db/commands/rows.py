@@ -2,11 +2,17 @@
 
 They stand behind the tables and before keys, indexes and triggers, where pg_dump puts rows too: so
 no order of the tables is wrong, and no trigger fires.
+
+A table is read by COPY, as pg_dump reads it, and never by a query. For a query the planner looks at
+the table's expressions (of indexes, statistics, checks, policies), and calls immutable functions of
+its owner that are in them, with our rights.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import NamedTuple, cast
 
 from psycopg import sql
@@ -39,6 +45,14 @@ WHERE (c.relkind OPERATOR(pg_catalog.=) 'r' OR c.relkind OPERATOR(pg_catalog.=) 
   AND n.nspname OPERATOR(pg_catalog.<>) 'pg_catalog'
   AND n.nspname OPERATOR(pg_catalog.<>) 'information_schema'
 ORDER BY n.nspname, c.relname"""
+# A partitioned table has no rows of its own.
+_PARTS = """
+SELECT n.nspname, c.relname, c.relkind OPERATOR(pg_catalog.=) 'f'
+FROM pg_catalog.pg_partition_tree(%s::pg_catalog.oid::pg_catalog.regclass) AS p
+JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) p.relid
+JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE c.relkind OPERATOR(pg_catalog.<>) 'p'
+ORDER BY n.nspname, c.relname"""
 _REFERENCES = """
 SELECT k.conrelid, n.nspname, c.relname,
        ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute AS a
@@ -62,6 +76,12 @@ WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclas
   AND d.refclassid OPERATOR(pg_catalog.=) d.classid
   AND (d.deptype OPERATOR(pg_catalog.=) 'a' OR d.deptype OPERATOR(pg_catalog.=) 'i')
   AND d.refobjid OPERATOR(pg_catalog.=) %s ORDER BY n.nspname, s.relname"""
+# A view that has taken a sequence's name meanwhile is refused, as pg_dump does, where a server can.
+_NO_VIEWS = """
+SELECT pg_catalog.set_config(name, 'view, foreign-table', true) FROM pg_catalog.pg_settings
+WHERE name OPERATOR(pg_catalog.=) 'restrict_nonsystem_relation_kind'"""
+_NULL = b"\\N"
+_NUMBER = re.compile(rb"-?\d+(\.\d+)?")
 
 
 class Table(NamedTuple):
@@ -88,8 +108,7 @@ class Table(NamedTuple):
 def find(conn: Connection, names: Sequence[str], ledger: Ledger) -> list[Table]:
     """Return the tables of these names: `table`, or `schema.table`.
 
-    Raise `SettingsError` if one is not there or is the ledger's, if a name means several, or if
-    rows refer to those of a table that is not among them: a new database would refuse them.
+    Raise `SettingsError` if one is not there or is the ledger's, or if a name means several.
     """
     ours = {ledger.table, f"{ledger.table}_unfinished"}
     there = [Table(*cast("tuple[int, str, str, bool, list[str], list[str]]", row))
@@ -107,20 +126,34 @@ def find(conn: Connection, names: Sequence[str], ledger: Ledger) -> list[Table]:
                 f"Name it with its schema: --data {same[0].shown if same else 'public.countries'}",
             )
         found[same[0].oid] = same[0]
-    for row in conn.execute(_REFERENCES, {"chosen": list(found)}):
-        oid, schema, name, columns = cast("tuple[int, str, str, list[str]]", row)
-        _check(conn, found[oid], f"{schema}.{name}", columns)
     return list(found.values())
 
 
-def _check(conn: Connection, table: Table, other: str, columns: list[str]) -> None:
+def copied(conn: Connection, tables: Sequence[Table]) -> list[bytes]:
+    """Return the statements that fill the tables and set their sequences, with their semicolons.
+
+    Raise `SettingsError` if rows refer to those of a table that is not among them: a new database
+    would refuse them.
+    """
+    conn.execute(_FORMATS)
+    rows = {table.oid: _rows(conn, table) for table in tables}
+    by_number = {table.oid: table for table in tables}
+    for row in conn.execute(_REFERENCES, {"chosen": list(rows)}):
+        oid, schema, name, columns = cast("tuple[int, str, str, list[str]]", row)
+        _check(by_number[oid], rows[oid], f"{schema}.{name}", columns)
+    made = []
+    for table in tables:
+        into = sql.SQL("COPY {}{} FROM stdin;\n").format(table.quoted, _listed(table))
+        made.append(b"".join([into.as_bytes(None), *rows[table.oid], b"\\."]))
+        made += _sequences(conn, table)
+    return made
+
+
+def _check(table: Table, rows: Sequence[bytes], other: str, columns: list[str]) -> None:
     """Raise `SettingsError` if a row refers to the other table, whose rows are not dumped."""
-    all_there = sql.SQL(" AND ").join(
-        sql.SQL("{} IS NOT NULL").format(sql.Identifier(column)) for column in columns
-    )
-    query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(table.quoted, all_there)
-    row = conn.execute(query.as_bytes(None)).fetchone()
-    if row and row[0]:
+    places = [table.columns.index(column) for column in columns if column in table.columns]
+    values = (row[:-1].split(b"\t") for row in rows)
+    if any(all(row[place] != _NULL for place in places) for row in values):
         raise SettingsError(
             f"--data {table.shown}: its rows refer to rows of {other}, which would not be there. "
             "Nothing was written.",
@@ -128,24 +161,52 @@ def _check(conn: Connection, table: Table, other: str, columns: list[str]) -> No
         )
 
 
-def copied(conn: Connection, table: Table) -> list[bytes]:
-    """Return the statements that fill the table and set its sequences, each with its semicolon."""
-    conn.execute(_FORMATS)
+def _rows(conn: Connection, table: Table) -> list[bytes]:
+    """Return the lines of the table's rows, in the order of its key, whatever they lie like."""
+    key = [table.columns.index(column) for column in table.key if column in table.columns]
+    rows = []
+    for name in _parts(conn, table):
+        query = sql.SQL("COPY {}{} TO STDOUT").format(name, _listed(table))
+        with conn.cursor().copy(query.as_bytes(None)) as out:
+            rows += b"".join(map(bytes, out)).splitlines(keepends=True)
+    return sorted(rows, key=lambda row: _place(row, key))
+
+
+def _parts(conn: Connection, table: Table) -> list[sql.Identifier]:
+    """Return the tables that have the rows. Raise `SettingsError` if one is on another server."""
+    if not table.partitioned:
+        return [table.quoted]
+    parts = []
+    for schema, name, foreign in conn.execute(_PARTS, [table.oid]):
+        if foreign:
+            raise SettingsError(
+                f"--data {table.shown}: its partition {schema}.{name} is a foreign table. "
+                "Nothing was written.",
+                "Name the partitions that are here: --data PARTITION",
+            )
+        parts.append(sql.Identifier(str(schema), str(name)))
+    return parts
+
+
+def _listed(table: Table) -> sql.Composable:
     columns = sql.SQL(", ").join(map(sql.Identifier, table.columns))
-    # Rows come as they lie on the disk unless they are ordered, and that is another dump each time.
-    order = sql.SQL(", ").join(map(sql.Identifier, table.key))
-    if not table.key:
-        order = sql.Composed([sql.SQL('t::text COLLATE "C"')])
-    only = sql.SQL("") if table.partitioned else sql.SQL("ONLY ")
-    query = sql.SQL("COPY (SELECT {} FROM {}{} AS t ORDER BY {}) TO STDOUT")
-    with conn.cursor().copy(query.format(columns, only, table.quoted, order).as_bytes(None)) as out:
-        rows = b"".join(bytes(block) for block in out)
-    into = sql.SQL("COPY {} ({}) FROM stdin;\n").format(table.quoted, columns).as_bytes(None)
-    return [into + rows + b"\\.", *_sequences(conn, table)]
+    return sql.SQL(" ({})").format(columns) if table.columns else sql.SQL("")
+
+
+def _place(row: bytes, key: Sequence[int]) -> tuple[list[tuple[bool, Decimal, bytes]], bytes]:
+    """Return where a row stands: numbers by their value, before all else by its bytes."""
+    values = row[:-1].split(b"\t")
+    return [_value(values[place]) for place in key], row
+
+
+def _value(field: bytes) -> tuple[bool, Decimal, bytes]:
+    number = _NUMBER.fullmatch(field)
+    return not number, Decimal(field.decode()) if number else Decimal(0), field
 
 
 def _sequences(conn: Connection, table: Table) -> list[bytes]:
     made = []
+    conn.execute(_NO_VIEWS)
     for schema, name in conn.execute(_SEQUENCES, [table.oid]).fetchall():
         quoted = sql.Identifier(str(schema), str(name))
         query = sql.SQL("SELECT last_value, is_called FROM {}").format(quoted)

@@ -19,12 +19,24 @@ from .measured import Did
 _LOCK_MS = 200
 Name = tuple[str, str]  # schema and table
 
-# What the last VACUUM or ANALYZE has counted.
 _AMONG = """
 EXISTS (SELECT FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.name[]),
                                pg_catalog.unnest(%s::pg_catalog.name[])) AS w (schema, name)
         WHERE w.schema OPERATOR(pg_catalog.=) n.nspname
           AND w.name OPERATOR(pg_catalog.=) c.relname)"""
+# Who plans a query on a table calls, with rights of his own, what its indexes and the like call.
+_CALLS_OTHERS = """
+EXISTS (SELECT FROM pg_catalog.pg_depend AS uses
+        JOIN pg_catalog.pg_depend AS has ON has.classid OPERATOR(pg_catalog.=) uses.classid
+         AND has.objid OPERATOR(pg_catalog.=) uses.objid
+        WHERE has.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+          AND has.refobjid OPERATOR(pg_catalog.=) c.oid
+          AND has.classid OPERATOR(pg_catalog.=) ANY (
+              ARRAY['pg_catalog.pg_class', 'pg_catalog.pg_constraint',
+                    'pg_catalog.pg_statistic_ext']::pg_catalog.regclass[])
+          AND uses.refclassid OPERATOR(pg_catalog.=) ANY (
+              ARRAY['pg_catalog.pg_proc', 'pg_catalog.pg_operator']::pg_catalog.regclass[]))"""
+# What the last VACUUM or ANALYZE has counted.
 _COUNTED = f"""
 SELECT n.nspname, c.relname, c.relpages::pg_catalog.int8 OPERATOR(pg_catalog.*) block.size,
        coalesce(t.relpages, 0)::pg_catalog.int8 OPERATOR(pg_catalog.*) block.size,
@@ -35,6 +47,7 @@ SELECT n.nspname, c.relname, c.relpages::pg_catalog.int8 OPERATOR(pg_catalog.*) 
         WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid),
        c.reltuples::pg_catalog.float8,
        c.relkind OPERATOR(pg_catalog.=) ANY ('{{r,m}}'::pg_catalog."char"[])
+           AND NOT {_CALLS_OTHERS}
 FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
 LEFT JOIN pg_catalog.pg_class AS t ON t.oid OPERATOR(pg_catalog.=) c.reltoastrelid

@@ -106,6 +106,27 @@ def test_partitions_and_tables_without_a_key_are_dumped_whole(project: Project) 
         assert copy.execute(query).fetchall() == [("p1", 5), ("p2", 6)]
 
 
+def test_rows_stand_in_the_order_of_their_key_numbers_by_their_value(project: Project) -> None:
+    project.write("001_t.sql", "CREATE TABLE t (a text, n numeric, PRIMARY KEY (n, a));"
+                  "INSERT INTO t VALUES ('b', 10), ('a', 10), ('c', 9.5), ('d', -1);"
+                  "CREATE TABLE bare (); INSERT INTO bare DEFAULT VALUES;")  # fmt: skip
+    project.invoke("db.migrate-run")
+    assert project.invoke("db.dump", "--force", "--data", "t", "--data", "bare").returncode == 0
+    ordered = 'COPY "public"."t" ("a", "n") FROM stdin;\nd\t-1\nc\t9.5\na\t10\nb\t10\n\\.\n'
+    assert ordered in dumped(project)
+    with copy_of(project) as copy:
+        assert copy.execute("SELECT count(*) FROM bare").fetchone() == (1,)
+
+
+def test_a_partition_on_another_server_is_refused_by_name(project: Project) -> None:
+    execute(project, "CREATE TABLE p (n int) PARTITION BY RANGE (n)",
+            "CREATE FOREIGN DATA WRAPPER nowhere", "CREATE SERVER far FOREIGN DATA WRAPPER nowhere",
+            "CREATE FOREIGN TABLE p1 PARTITION OF p DEFAULT SERVER far")  # fmt: skip
+    done = project.invoke("db.dump", "--file", "out.sql", "--data", "p")
+    assert done.returncode == 2, done.output
+    assert "--data public.p: its partition public.p1 is a foreign table" in done.stderr
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "said"),

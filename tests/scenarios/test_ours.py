@@ -18,12 +18,13 @@ from psycopg.rows import TupleRow
 from db import testing
 from db.clones import template
 from db.clones.databases import Databases
+from db.rehearsal import sizes
 from db.server.connection import Target
 from db.server.databases import ours_named
 from db.server.ours import Connection, ask
 from db.settings import Settings
 from tests.conftest import Project, Result
-from tests.servers import Cluster
+from tests.servers import DEPLOY, Cluster
 
 THEIRS = "/* theirs */"
 FILES = {
@@ -57,7 +58,7 @@ COMMANDS = (
     ("db.repair", "--name", "006_undone", "--forget", "--yes"),
     ("db.repair", "--name", "006_undone", "--mark", "--yes"),
     ("db.baseline", "--yes"),
-    ("db.dump", "--force"),
+    ("db.dump", "--force", "--data", "plain"),
     ("db.models", "--live"),
     ("db.migrate-single", "--name", "006_undone"),
     ("db.rollback", "--yes"),
@@ -480,6 +481,91 @@ def test_an_ordinary_role_gains_nothing_by_an_overload(project: Project) -> None
         finally:
             conn.execute("DROP OWNED BY mallory CASCADE")
             conn.execute("DROP ROLE mallory")
+
+
+THEIR_TABLES = """
+CREATE TABLE by_cast (code text);
+CREATE FUNCTION cast_of(by_cast) RETURNS text LANGUAGE plpgsql
+    AS $$ BEGIN {} RETURN $1.code; END $$;
+CREATE CAST (by_cast AS text) WITH FUNCTION cast_of(by_cast);
+CREATE FUNCTION called(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql
+    AS $$ BEGIN {} RETURN n; END $$;
+CREATE TABLE by_index (n int, m int GENERATED ALWAYS AS (n + called(1)) STORED);
+CREATE INDEX ON by_index ((n + called(2)));
+CREATE TABLE by_predicate (n int PRIMARY KEY);
+CREATE INDEX ON by_predicate (n) WHERE n > called(3);
+CREATE TABLE by_child (n int PRIMARY KEY, m int REFERENCES by_predicate);
+CREATE TABLE child (CHECK (n > called(4))) INHERITS (by_child);
+CREATE TABLE by_partition (n int) PARTITION BY LIST (n);
+CREATE TABLE partition PARTITION OF by_partition (CHECK (n > called(5))) DEFAULT;
+CREATE TABLE by_policy (n int PRIMARY KEY, m int REFERENCES by_predicate);
+"""
+STATISTICS = "CREATE STATISTICS by_statistics ON (n + called(6)), m FROM by_index"
+CALLED = "IF current_user <> 'mallory' THEN RAISE 'called as %', current_user; END IF;"
+
+
+@pytest.fixture
+def their_tables(project: Project) -> Iterator[list[str]]:
+    """Tables of another role, with its functions wherever a table may have one."""
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("DROP ROLE IF EXISTS mallory; CREATE ROLE mallory")
+        try:
+            conn.execute("CREATE SCHEMA AUTHORIZATION mallory; SET ROLE mallory")
+            conn.execute("SET search_path = mallory")
+            conn.execute(THEIR_TABLES.replace("{}", CALLED).encode())
+            if conn.info.server_version >= 140000:  # before, there are none of expressions
+                conn.execute(STATISTICS)
+            conn.execute("RESET ROLE")
+            found = conn.execute(
+                "SELECT relname FROM pg_class WHERE relname LIKE 'by\\_%' AND "
+                "relnamespace = 'mallory'::regnamespace AND relkind IN ('r', 'p')"
+            )
+            yield [name for (name,) in found.fetchall()]
+        finally:
+            conn.execute("RESET ROLE; DROP OWNED BY mallory CASCADE; DROP ROLE mallory")
+
+
+def test_rows_of_another_role_are_dumped_without_a_call_of_its_functions(
+    project: Project, their_tables: list[str]
+) -> None:
+    assert len(their_tables) == 6
+    wanted = itertools.chain(*(("--data", f"mallory.{name}") for name in their_tables))
+    done = project.invoke("db.dump", "--force", *wanted)
+    assert done.returncode == 0, done.output
+
+
+def test_rows_that_a_policy_guards_are_refused_before_it_is_asked(
+    project: Project, their_tables: list[str]
+) -> None:
+    assert their_tables
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("ALTER TABLE mallory.by_policy ENABLE ROW LEVEL SECURITY")
+        conn.execute("CREATE POLICY p ON mallory.by_policy USING (n > mallory.called(n))")
+        conn.execute("SET ROLE mallory")
+        conn.execute("INSERT INTO mallory.by_predicate VALUES (1)")
+        conn.execute("INSERT INTO mallory.by_policy VALUES (1, 1); RESET ROLE")
+        conn.execute(f"GRANT USAGE ON SCHEMA mallory TO {DEPLOY}")
+        conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA mallory TO {DEPLOY}")
+        project.url = project.cluster.url(project.database, role=DEPLOY)
+        done = project.invoke("db.dump", "--force", "--data", "by_policy")
+        assert done.returncode == 2, done.output
+        assert "row-level security" in done.stderr
+        assert "called as" not in done.stderr
+
+
+def test_how_many_rows_there_are_is_asked_without_a_call_of_others_functions(
+    project: Project, their_tables: list[str]
+) -> None:
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("SET ROLE mallory; SET search_path = mallory")
+        conn.execute("INSERT INTO by_index SELECT n FROM generate_series(1, 99) AS n")
+        conn.execute("INSERT INTO by_policy SELECT n FROM generate_series(1, 99) AS n")
+        conn.execute("ANALYZE by_index; RESET ROLE")
+    with Connection.connect(project.url, autocommit=True) as target:
+        found = sizes.sizes(target, [("mallory", name) for name in their_tables])
+    rows = {name: size.rows for (_, name), size in found.items()}
+    assert rows["by_index"] == 99  # as it was counted
+    assert rows["by_policy"]  # as the planner guesses
 
 
 def test_a_question_of_ours_finds_only_what_the_server_has(url: str) -> None:
