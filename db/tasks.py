@@ -397,7 +397,8 @@ def dump(  # noqa: PLR0917  # its arguments are the command's options
 
     It is what pg_dump says, made the same for the same schema, and ends with the names of the
     executed migrations: db.migrate sets up a new database from it with nothing left to run. What
-    they did to rows, and privileges, are not in it unless they are asked for; it says so.
+    they did to rows, and privileges, are not in it unless they are asked for; what else they did
+    besides the schema is not in it either. It says which of them did what.
     """
     with _reporting(c, json) as report:
         from .commands import dump as command

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from ..server import ours, pg_dump
 from ..server.connection import Target
 from ..server.ours import Connection
 from ..settings import Settings
+from ..sql import effects
 from ..sql.script import Script
 from . import rows
 from .opened import Screen, connected, read_only
@@ -80,7 +81,7 @@ def dump(settings: Settings, screen: Screen, wanted: Wanted) -> None:
         tables = rows.find(conn, wanted.data, book)
         dumped = _dumped(target, conn, book, tables, privileges=wanted.privileges)
     numbered = sorted(name for name in executed if folder.is_named(name))
-    left_out = [*_without_rows(settings, executed), *dumped.left_out]
+    left_out = [*_not_in_schema(settings, executed), *dumped.left_out]
     recorded = ledger.dumped(book, [executed[n] for n in numbered]) if book.exists else ""
     head = _header(book, major, tables, left_out)
     parts = [head, *dumped.statements, recorded.encode().rstrip()]
@@ -179,47 +180,47 @@ def _shown(name: bytes) -> str:
 
 # What is executed, and not in it
 
-# In a DO block, whose text the splitter does not look into.
-_WRITES_INSIDE = re.compile(
-    rb"(?i)\b(insert\s+into|update\s+\S+(\s+(as\s+)?\w+)?\s+set|delete\s+from|merge\s+into)\b"
-)
-_CALLS = {"CALL", "EXECUTE", "SELECT"}
+# What executed files do -> how it is said, and what would put it in.
+_SAID = {
+    effects.ROWS: ("what executed files do to rows", " (--data TABLE puts a table's rows in)"),
+    effects.SEQUENCES: ("how executed files set sequences", " (--data TABLE sets a table's)"),
+    effects.OWNERS: ("owners that executed files give", ""),
+    effects.RIGHTS: ("rights that executed files give on a database or role, or take", ""),
+    effects.SETTINGS: ("settings that executed files make for a database, role or server", ""),
+    effects.OUTSIDE: ("what executed files do outside of the schema, such as to roles", ""),
+    effects.MAY: (
+        "what executed files do by functions that they call or SQL that they compose, if anything",
+        "",
+    ),
+    "unread": ("what executed files do that are not understood", ""),
+    "gone": ("what executed files that are gone from the folder did besides", ""),
+}
 
 
-def _without_rows(settings: Settings, executed: dict[str, Executed]) -> Iterator[LeftOut]:
-    """Yield which executed files change rows, or may, and which cannot be looked at."""
-    does: dict[str, list[str]] = {"do": [], "call": [], "gone": []}
+def _not_in_schema(settings: Settings, executed: dict[str, Executed]) -> Iterator[LeftOut]:
+    """Yield which executed files do, or may do, what is in no schema, by what it is."""
+    does: dict[str, list[str]] = {what: [] for what in _SAID}
     for name in executed:
         path = settings.folder / name
         if name == SCHEMA:
             path = settings.schema
             if not path.is_file() or folder.is_dump(path):
                 continue
-        what = _does(path, settings.shown(path)) if path.is_file() else "gone"
-        if what:
+        for what in _does(path, settings.shown(path)):
             does[what].append(name)
-    hint = " (--data TABLE puts a table's rows in)"
-    said = {
-        "do": "what executed files do to rows",
-        "call": "what executed files do to rows by functions that they call, if anything",
-        "gone": "what executed files that are gone from the folder did to rows",
-    }
-    for what, names in does.items():
-        if names:
-            yield LeftOut(said[what], names, hint)
+    for what, (said, advice) in _SAID.items():
+        if does[what]:
+            yield LeftOut(said, does[what], advice)
 
 
-def _does(path: Path, shown: str) -> str:
-    """Return do, call, or nothing."""
+def _does(path: Path, shown: str) -> Collection[str]:
+    if not path.is_file():
+        return ["gone"]
     with Script.open(path, shown) as script:
         try:
-            effects = script.effects
-            blocks = [script.sql(s) for s in script.statements() if s.kind == "DO"]
-        except ScriptError:  # another tool has executed it: nobody can say
-            return "do"
-    if effects.rows or any(map(_WRITES_INSIDE.search, blocks)):
-        return "do"
-    return "call" if effects.may & _CALLS else ""
+            return script.effects
+        except ScriptError:  # another tool has executed it
+            return ["unread"]
 
 
 # The file

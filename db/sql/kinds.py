@@ -91,15 +91,6 @@ _CHANGED = rf"(?i)(?:UPDATE|(?:INSERT|MERGE) INTO|DELETE FROM) (?:ONLY )?(?P<nam
 _UNICODE = r"""(?i)U&("(?:[^"]|"")*")(?: UESCAPE '(.)')?"""
 
 _ROWS = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
-_RIGHTS = frozenset({"GRANT", "REVOKE", "ALTER DEFAULT PRIVILEGES"})
-_UNKNOWN = frozenset({"DO", "CALL", "EXECUTE", "SELECT"})
-_QUERIES = frozenset({"SELECT", "WITH", "VALUES", "EXPLAIN"})
-# Before a parenthesis these call nothing.
-_NO_CALL = (
-    "(?:ALL|AND|ANY|AS|BY|CASE|CUBE|DISTINCT|ELSE|EXCEPT|EXISTS|FILTER|FROM|GROUP|GROUPING|HAVING|"
-    "IN|INTERSECT|IS|JOIN|LATERAL|LIKE|LIMIT|MATERIALIZED|NOT|OFFSET|ON|OR|OVER|RETURNING|ROLLUP|"
-    "ROW|SELECT|SETS|SOME|THEN|UNION|USING|VALUES|WHEN|WHERE|WITHIN)"
-)
 
 # pg_dump writes these, and what they mean holds anyway; every other psql command is refused.
 _PASSED = re.compile(
@@ -127,19 +118,6 @@ class IndexTarget(NamedTuple):
     table: str | None
 
 
-class Effects(NamedTuple):
-    """What statements do that a dump of the schema does not hold, by the names of their commands.
-
-    `rows`: INSERT, UPDATE, DELETE, MERGE, COPY FROM, CREATE TABLE AS, SELECT INTO; `rights`: GRANT,
-    REVOKE, ALTER DEFAULT PRIVILEGES. `may`: DO, CALL, EXECUTE, and SELECT where it calls a
-    function: whether they do any of this, the text does not tell.
-    """
-
-    rows: frozenset[str] = frozenset()
-    rights: frozenset[str] = frozenset()
-    may: frozenset[str] = frozenset()
-
-
 def kind(text: bytes, start: int = 0, end: int | None = None) -> str:
     """Return the command of the statement that starts there, as PostgreSQL names it.
 
@@ -151,9 +129,9 @@ def kind(text: bytes, start: int = 0, end: int | None = None) -> str:
     word = _upper(first[1])
     if word not in _KINDS or (word == "COPY" and end is None):
         return word
-    words = _words(text, first.start(1), end)
+    words = words_of(text, first.start(1), end)
     few = _FEW if word in ("CREATE", "DROP") else _MANY
-    head = _joined(_outside(words) if word == "COPY" else words, few)
+    head = _joined(outermost(words) if word == "COPY" else words, few)
     for pattern, named in _KINDS[word].items():
         if found := re.match(rf"(?i){pattern}(?!\w)", head):
             return named or found[0].upper()
@@ -175,12 +153,12 @@ def instead(command: str, otherwise: str) -> str:
 def modes(begin: bytes) -> bytes:
     """Return the modes that a BEGIN names."""
     opened = r"(?i)^(BEGIN( WORK| TRANSACTION)?|START TRANSACTION) ?"
-    return re.sub(opened, "", _joined(_words(begin))).encode()
+    return re.sub(opened, "", _joined(words_of(begin))).encode()
 
 
 def chains(commit: bytes) -> bool:
     """Return whether a COMMIT begins the next transaction."""
-    return bool(re.search("(?i) AND CHAIN", _joined(_words(commit))))
+    return bool(re.search("(?i) AND CHAIN", _joined(words_of(commit))))
 
 
 def needs_outside(sql: bytes, kind: str) -> bool:
@@ -194,7 +172,7 @@ def concurrent_index(sql: bytes) -> IndexTarget | None:
     """Return what a CREATE, DROP or REINDEX … CONCURRENTLY is about, or None if it is not one."""
     if not kind(sql, 0, len(sql)).endswith("INDEX CONCURRENTLY"):
         return None
-    found = re.match(_INDEX, _joined(_words(sql)))
+    found = re.match(_INDEX, _joined(words_of(sql)))
     if not found:
         return IndexTarget(None, None)
     name, table = found["name"] or found["dropped"] or found["index"], found["table"] or found["of"]
@@ -206,7 +184,7 @@ def changed(sql: bytes) -> tuple[str, str | None]:
 
     Such as ("UPDATE", "app.contacts"); no table for a SELECT.
     """
-    words = [word.decode(errors="replace") for word in _outside(_words(sql))]
+    words = [word.decode(errors="replace") for word in outermost(words_of(sql))]
     starts = (n for n, word in enumerate(words) if word.upper() in _ROWS | {"SELECT", "VALUES"})
     head = " ".join(words[next(starts, 0) :][:_MANY])
     found = re.match(_CHANGED, head)
@@ -216,12 +194,12 @@ def changed(sql: bytes) -> tuple[str, str | None]:
 
 def skips_locked(sql: bytes) -> bool:
     """Return whether a statement passes over rows that others have locked."""
-    return b" SKIP LOCKED " in b" %s " % b" ".join(_words(sql)).upper()
+    return b" SKIP LOCKED " in b" %s " % b" ".join(words_of(sql)).upper()
 
 
 def inserts_again(sql: bytes, table: str) -> bool:
     """Return whether nothing in an INSERT tells what it has inserted into the table before."""
-    words = [word.decode(errors="replace").strip('"').lower() for word in _words(sql)]
+    words = [word.decode(errors="replace").strip('"').lower() for word in words_of(sql)]
     last = re.split(r"\.", table)[-1].strip('"').lower()
     moves = {"conflict", "delete", "update", "merge"} & set(words)
     return not moves and words.count(last) < 2
@@ -229,7 +207,7 @@ def inserts_again(sql: bytes, table: str) -> bool:
 
 def sets_blindly(sql: bytes) -> bool:
     """Return whether an UPDATE sets columns that nothing behind its SET names."""
-    words = [word.decode(errors="replace").strip('"').lower() for word in _words(sql)]
+    words = [word.decode(errors="replace").strip('"').lower() for word in words_of(sql)]
     if not words or words[0] != "update" or {"delete", "insert", "merge"} & set(words):
         return False
     depth, columns, at = 0, set[str](), len(words)
@@ -246,46 +224,12 @@ def sets_blindly(sql: bytes) -> bool:
 def escapes(sql: bytes) -> bool:
     r"""Return whether a plain string has a \ before a ': it does not end there for a server with
     standard_conforming_strings = off."""
-    return b"\\'" in sql and any(w[:1] == b"'" and b"\\'" in w for w in _words(sql))
+    return b"\\'" in sql and any(w[:1] == b"'" and b"\\'" in w for w in words_of(sql))
 
 
-def effects(sql: bytes, kind: str) -> Iterator[str]:
-    """Yield what of `Effects` a statement has."""
-    if kind in _ROWS | _RIGHTS | _UNKNOWN - {"SELECT"}:
-        yield kind
-    elif kind.startswith("COPY"):
-        if re.match(rf"(?i){_COPY}FROM\b", _joined(_outside(_words(sql)))):
-            yield "COPY FROM"
-    elif kind == "CREATE TABLE":
-        if re.search(
-            r"(?i) AS (?!.* WITH NO DATA$)",
-            b" ".join(_outside(_words(sql))).decode(errors="replace"),
-        ):
-            yield "CREATE TABLE AS"
-    elif kind in _QUERIES:
-        yield from _query_effects(sql)
-
-
-def summed(names: set[str]) -> Effects:
-    """Return the effects of these names."""
-    known = _RIGHTS | _UNKNOWN
-    return Effects(
-        frozenset(names - known), frozenset(names & _RIGHTS), frozenset(names & _UNKNOWN)
-    )
-
-
-def _query_effects(sql: bytes) -> Iterator[str]:
-    before = ""
-    for word in (w.decode(errors="replace").upper() for w in _words(sql)):
-        if word == "INTO":
-            yield before if before in _ROWS else "SELECT INTO"
-        elif word == "FROM" and before == "DELETE":
-            yield "DELETE"
-        elif word == "UPDATE" and before in ("(", ")", "", "ANALYZE", "VERBOSE"):
-            yield "UPDATE"
-        elif word == "(" and re.match(r'[\w$"]', before) and not re.fullmatch(_NO_CALL, before):
-            yield "SELECT"
-        before = word
+def copies_from(sql: bytes) -> bool:
+    """Return whether a COPY reads into a table."""
+    return bool(re.match(rf"(?i){_COPY}FROM\b", _joined(outermost(words_of(sql)))))
 
 
 @lru_cache(1000)
@@ -297,7 +241,7 @@ def _joined(words: Iterator[bytes], many: int = _MANY) -> str:
     return b" ".join(islice(words, many)).decode(errors="replace")
 
 
-def _words(text: bytes, pos: int = 0, end: int | None = None) -> Iterator[bytes]:
+def words_of(text: bytes, pos: int = 0, end: int | None = None) -> Iterator[bytes]:
     """Yield the words, quotes and signs of a statement, without its comments.
 
     Without an `end` up to the next `;`.
@@ -317,7 +261,7 @@ def _words(text: bytes, pos: int = 0, end: int | None = None) -> Iterator[bytes]
             yield piece[3]
 
 
-def _outside(words: Iterator[bytes]) -> Iterator[bytes]:
+def outermost(words: Iterator[bytes]) -> Iterator[bytes]:
     """Yield what is outside of parentheses."""
     depth = 0
     for word in words:

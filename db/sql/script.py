@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..durations import milliseconds
 from ..errors import Location, ScriptError
-from . import checksum, kinds, lexer, positions, repeat
+from . import checksum, effects, kinds, lexer, positions, repeat
 from .lexer import Statement
 from .repeat import Repeat
 from .source import BLOCK, Source
@@ -148,10 +148,9 @@ class Script:
         return all(found.kind in ("BEGIN", "COMMIT") for found in self._commands())
 
     @property
-    def effects(self) -> kinds.Effects:
+    def effects(self) -> frozenset[str]:
         """What the file does that a dump of the schema does not hold. Raise as `check()` does."""
-        found = (kinds.effects(self.sql(s), s.kind) for s in self._commands())
-        return kinds.summed({name for names in found for name in names})
+        return frozenset(name for s in self._commands() for name in effects.of(self.sql(s), s.kind))
 
     @property
     def escapes_matter(self) -> bool:

@@ -170,10 +170,80 @@ def test_what_executed_files_do_to_rows_is_said_in_the_output_and_in_the_file(
     assert done.returncode == 0, done.output
     writing = ["002_rows.sql", "003_do.sql", "004_with.sql", "005_copy.sql", "006_merge.sql"]
     assert f"not in it: what executed files do to rows (5): {', '.join(writing)}" in done.stdout
-    assert "gone from the folder did to rows (1): 008_t8.sql" in done.stdout
-    assert "by functions that they call, if anything (1): 010_f.sql" in done.stdout
+    assert "gone from the folder did besides (1): 008_t8.sql" in done.stdout
+    assert "or SQL that they compose, if anything (1): 010_f.sql" in done.stdout
     listed = "".join(f"--   {name}\n" for name in writing)
     assert f"-- Not in it: what executed files do to rows (5):\n{listed}-- Not" in dumped(project)
+
+
+BESIDES = {
+    "002_owner.sql": (f"ALTER TABLE t OWNER TO {DEPLOY};", "owners that executed files give"),
+    "003_role.sql": (f"SET ROLE {DEPLOY}; RESET ROLE;", "owners that executed files give"),
+    "004_database.sql": (
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = app, public', "
+        "current_database()); END $$;",
+        "settings that executed files make for a database, role or server",
+    ),
+    "005_connect.sql": (
+        "DO $$ BEGIN EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM public', "
+        "current_database()); END $$;",
+        "rights that executed files give on a database or role, or take",
+    ),
+    "006_restart.sql": (
+        "ALTER TABLE t ALTER id RESTART WITH 1000;", "how executed files set sequences"
+    ),
+    "007_perform.sql": (
+        "DO $$ BEGIN PERFORM app.seed(); END $$;",
+        "what executed files do by functions that they call or SQL that they compose, if anything",
+    ),
+    "008_composed.sql": (
+        "DO $$ DECLARE s text := 'INSERT INTO t DEFAULT VALUES'; BEGIN EXECUTE s; END $$;",
+        "what executed files do by functions that they call or SQL that they compose, if anything",
+    ),
+    "009_comment.sql": (
+        "DO $$ BEGIN INSERT /* seeds */ INTO t DEFAULT VALUES; END $$;",
+        "what executed files do to rows",
+    ),
+    "010_database.sql": (
+        "DO $$ BEGIN EXECUTE format('COMMENT ON DATABASE %I IS ''ours''', current_database()); "
+        "END $$;",
+        "what executed files do outside of the schema, such as to roles",
+    ),
+}  # fmt: skip
+PLAIN = f"""
+CREATE SCHEMA app;
+CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY, v varchar(10) CHECK (length(v) > 1));
+CREATE FUNCTION app.seed() RETURNS void LANGUAGE sql AS 'INSERT INTO t DEFAULT VALUES';
+CREATE INDEX ON t (lower(v));
+CREATE VIEW v AS SELECT count(*) FROM t;
+CREATE POLICY p ON t USING (true);
+COMMENT ON TABLE t IS 'INSERT INTO t';
+SELECT pg_catalog.set_config('search_path', 'public', true);
+SET LOCAL work_mem = '8MB';
+ALTER TABLE t ADD n numeric(10, 2), ALTER v SET DEFAULT 'none';
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_type WHERE typname = 'mood') THEN
+        CREATE TYPE mood AS ENUM ('glad'); EXECUTE 'ALTER TABLE t ADD m mood';
+    END IF;
+EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+GRANT ALL ON SCHEMA app TO {DEPLOY};
+"""
+
+
+def test_what_is_in_no_schema_is_said_by_the_files_that_do_it(project: Project) -> None:
+    project.write("001_plain.sql", PLAIN)
+    for name, (text, _) in BESIDES.items():
+        project.write(name, text)
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+    done = project.invoke("db.dump", "--force", "--privileges")
+    assert done.returncode == 0, done.output
+    for what in {what for _, what in BESIDES.values()}:
+        names = [name for name, (_, said) in BESIDES.items() if said == what]
+        assert f"not in it: {what} ({len(names)}): {', '.join(names)}" in done.stdout
+        listed = "".join(f"--   {name}\n" for name in names)
+        assert f"-- Not in it: {what} ({len(names)}):\n{listed}" in dumped(project)
+    assert "001_plain.sql" not in done.stdout
 
 
 def test_a_hand_written_schema_with_rows_is_named_when_it_is_replaced(project: Project) -> None:
