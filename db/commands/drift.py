@@ -69,7 +69,8 @@ def compare(settings: Settings, screen: Screen) -> Drift:
     with connected(settings, screen, writing=False) as (target, conn, server):
         with _still(target, conn, settings, screen), read_only(conn, server):
             survey = _stand(conn, settings, screen)
-            state = beside.schema(target, conn, survey.ledger, state=NOTHING)
+            book, role = survey.ledger, settings.role
+            state = beside.schema(target, conn, book, state=NOTHING, role=role)
             there = Made(state, state.settings, roles.names(conn))
         with _replayed(settings, survey, conn, screen) as (made, scratch):
             runners = {conn.info.user, settings.role}

@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from psycopg import sql
+
 from ..engine import ledger, place
 from ..errors import (
     FilesError,
@@ -79,7 +81,9 @@ def dump(settings: Settings, screen: Screen, wanted: Wanted) -> None:
         _refuse_half(ledger.read_progress(conn, book))
         _refuse_distributed(conn)
         tables = rows.find(conn, wanted.data, book)
-        dumped = _dumped(target, conn, book, tables, privileges=wanted.privileges)
+        dumped = _dumped(
+            target, conn, book, tables, role=settings.role, privileges=wanted.privileges
+        )
     numbered = sorted(name for name in executed if folder.is_named(name))
     left_out = [*_not_in_schema(settings, executed), *dumped.left_out]
     recorded = ledger.dumped(book, [executed[n] for n in numbered]) if book.exists else ""
@@ -138,6 +142,7 @@ def _dumped(
     book: place.Ledger,
     tables: Sequence[rows.Table],
     *,
+    role: str,
     privileges: bool,
 ) -> _Dumped:
     """Return the statements of the schema, with the tables' rows among them."""
@@ -148,7 +153,7 @@ def _dumped(
     views: dict[str, None] = {}
     for section in sections:
         which = f"--section={section}" if section else "--schema-only"
-        text = pg_dump.run(target, conn, which, *without, state="Nothing was written.")
+        text = pg_dump.run(target, conn, which, *without, state="Nothing was written.", role=role)
         for said in pg_dump.statements(text):
             if not said.name and section == "post-data":  # the settings, which the first one has
                 continue
@@ -160,8 +165,17 @@ def _dumped(
                 views[_shown(said.name)] = None
             statements.append(said.commented)
         if section == "pre-data":
-            statements += rows.copied(conn, tables)
+            statements += _rows(conn, tables, role)
     return _Dumped(statements, list(_not_dumped(list(rights), list(views), privileges=privileges)))
+
+
+def _rows(conn: Connection, tables: Sequence[rows.Table], role: str) -> list[bytes]:
+    if not pg_dump.needs(conn, role):
+        return rows.copied(conn, tables)
+    conn.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)).as_bytes(None))
+    made = rows.copied(conn, tables)
+    conn.execute(b"RESET ROLE")  # or pg_dump would not be told to become it
+    return made
 
 
 def _not_dumped(rights: list[str], views: list[str], *, privileges: bool) -> Iterator[LeftOut]:

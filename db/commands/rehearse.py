@@ -79,7 +79,7 @@ def _copied(stack: ExitStack, settings: Settings, screen: Screen, goal: Goal) ->
             return found, None, conn
         scratch = stack.enter_context(database(settings, conn))
         screen.event(Note(f"the files run on a copy: {scratch.shown}, schema only"))
-        copy(target, conn, found.ledger, scratch)
+        copy(target, conn, found.ledger, scratch, role=settings.role)
     return found, scratch, conn
 
 

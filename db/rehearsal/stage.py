@@ -152,7 +152,8 @@ class Stage:
         target = self._scratch.target
         with target.once(_NAME) as conn, ours.transaction(conn, ours.LOOKING):
             book = place.find(conn, self._scratch.settings.ledger)
-            return objects.dumped(target, conn, book, state=_NOTHING)
+            role = self._scratch.settings.role
+            return objects.dumped(target, conn, book, state=_NOTHING, role=role)
 
     def _undo(self, filename: str, before: dict[Object, str]) -> Undone:
         """Undo a file, and return how the schema differs from what it was `before` that."""

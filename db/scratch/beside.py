@@ -68,10 +68,11 @@ class Schema(NamedTuple):
         return made
 
 
-def schema(target: Target, conn: Connection, book: Ledger, *, state: str) -> Schema:
+def schema(target: Target, conn: Connection, book: Ledger, *, state: str, role: str = "") -> Schema:
     """Return the schema but the ledger, as the transaction of `conn` sees it.
 
-    Raise `MigrationsError` if pg_dump fails; `state` is what became of the command then.
+    Raise `MigrationsError` if pg_dump fails; `state` is what became of the command then. `role`:
+    that of the files.
     """
     invalid, disabled, versions, own, public = ours.asks(
         conn,
@@ -93,7 +94,7 @@ def schema(target: Target, conn: Connection, book: Ledger, *, state: str) -> Sch
         who = THE_SERVERS if is_default else ""
         facts[Object("EXTENSION", "", name)] = f"-- version {version}{who}"
     return Schema(
-        objects.text(target, conn, book, state=state),
+        objects.text(target, conn, book, state=state, role=role),
         facts,
         dict(_setting(*row) for row in own),
         bool(public[0][0]),

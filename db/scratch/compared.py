@@ -36,7 +36,8 @@ def looked_at(
     """Return what is there now; what was set `before` is not the files' doing."""
     with scratch.target.once("invoke db scratch") as conn, ours.transaction(conn, ours.LOOKING):
         book = place.find(conn, scratch.settings.ledger)
-        schema = beside.schema(scratch.target, conn, book, state=NOTHING)
+        role = scratch.settings.role
+        schema = beside.schema(scratch.target, conn, book, state=NOTHING, role=role)
         own = {key: text for key, text in schema.settings.items() if before.get(key) != text}
         return Made(schema, own, roles.names(conn), without)
 

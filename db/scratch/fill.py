@@ -30,14 +30,16 @@ _ROWS = "COPY {} ({}) TO STDOUT"
 _FILLED = "COPY {} ({}) FROM STDIN"
 
 
-def copy(target: Target, conn: Connection, book: Ledger, scratch: Scratch) -> None:
+def copy(
+    target: Target, conn: Connection, book: Ledger, scratch: Scratch, *, role: str = ""
+) -> None:
     """Copy the target's schema and the rows of its ledger. Nothing else of it is read.
 
     `conn` is in a transaction of the target, whose state is copied. In a cluster of its own owners
-    and privileges are copied too; elsewhere their roles may not be there. Raise `MigrationsError`
-    if pg_dump fails, or what it says cannot be loaded.
+    and privileges are copied too; elsewhere their roles may not be there. `role` is that of the
+    files. Raise `MigrationsError` if pg_dump fails, or what it says cannot be loaded.
     """
-    text = _dumped(target, conn, scratch)
+    text = _dumped(target, conn, book, scratch, role)
     with scratch.target.once("invoke db scratch") as there:
         try:
             there.execute(text)
@@ -51,14 +53,25 @@ def copy(target: Target, conn: Connection, book: Ledger, scratch: Scratch) -> No
             _copy_rows(conn, there, book)
 
 
-def _dumped(target: Target, conn: Connection, scratch: Scratch) -> bytes:
+def _dumped(target: Target, conn: Connection, book: Ledger, scratch: Scratch, role: str) -> bytes:
     """Return the statements of the schema, all as one connection without psql takes them."""
+    (has_public,) = ours.ask(conn, _HAS_PUBLIC)[0]
+    first = b"" if has_public else b"DROP SCHEMA public;\n"  # which a new database has
+    if not (book.exists and pg_dump.needs(conn, role)):
+        return first + _said(target, conn, scratch)
+    names = ledger.relations(conn, book)  # the login's own, which the role need not read
+    theirs = _said(target, conn, scratch, *(f"--exclude-table={n}" for n in names), role=role)
+    return first + theirs + _said(target, conn, scratch, *(f"--table={n}" for n in names))
+
+
+def _said(target: Target, conn: Connection, scratch: Scratch, *which: str, role: str = "") -> bytes:
     privileges = [] if scratch.own else ["--no-privileges"]
     text = pg_dump.run(
         target,
         conn,
-        *("--schema-only", "--no-tablespaces", *privileges),
+        *("--schema-only", "--no-tablespaces", *privileges, *which),
         state=_NOTHING,
+        role=role,
         owners=scratch.own,
         lock_wait_s=_LOCK_WAIT_S,
     )
@@ -66,9 +79,7 @@ def _dumped(target: Target, conn: Connection, scratch: Scratch) -> bytes:
     if not named:  # there is nothing in it
         return b""
     body, last, tail = rest.rpartition(b"\n--\n-- PostgreSQL database dump complete")
-    (has_public,) = ours.ask(conn, _HAS_PUBLIC)[0]
-    first = b"" if has_public else b"DROP SCHEMA public;\n"  # which a new database has
-    return first + _HEAD.sub(b"", head) + named + body + last + _TAIL.sub(b"", tail)
+    return _HEAD.sub(b"", head) + named + body + last + _TAIL.sub(b"", tail)
 
 
 def _copy_rows(conn: Connection, there: Connection, book: Ledger) -> None:

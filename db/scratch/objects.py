@@ -51,19 +51,24 @@ class Object(NamedTuple):
         return f"{self.kind} {place}{self.name}"
 
 
-def dumped(target: Target, conn: Connection, book: Ledger, *, state: str) -> dict[Object, str]:
+def dumped(
+    target: Target, conn: Connection, book: Ledger, *, state: str, role: str = ""
+) -> dict[Object, str]:
     """Return the objects of a database but the ledger's, as the transaction of `conn` sees it.
 
-    Raise `MigrationsError` if pg_dump fails; `state` is what became of the command then.
+    Raise `MigrationsError` if pg_dump fails; `state` is what became of the command then. `role`:
+    that of the files.
     """
-    return parted(text(target, conn, book, state=state))
+    return parted(text(target, conn, book, state=state, role=role))
 
 
-def text(target: Target, conn: Connection, book: Ledger | None, *, state: str) -> bytes:
+def text(
+    target: Target, conn: Connection, book: Ledger | None, *, state: str, role: str = ""
+) -> bytes:
     """Return what pg_dump writes about the database. Raise as `dumped` does."""
     names = ledger.relations(conn, book) if book else []
     without = [f"--exclude-table={name}" for name in names]
-    return pg_dump.run(target, conn, *_WITHOUT, *without, state=state)
+    return pg_dump.run(target, conn, *_WITHOUT, *without, state=state, role=role)
 
 
 def stands_apart(said: pg_dump.Said, kinds: Collection[str]) -> bool:

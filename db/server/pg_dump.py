@@ -30,6 +30,10 @@ _OPTIONS = {"standard_conforming_strings": "on", "quote_all_identifiers": "off"}
 _OTHERS = """
 SELECT name FROM (VALUES (%s, %s), (%s, %s)) AS plain (name, value)
 WHERE pg_catalog.current_setting(name) OPERATOR(pg_catalog.<>) value"""
+_NOT_INHERITED = """
+SELECT r.oid FROM pg_catalog.pg_roles AS r
+WHERE r.rolname OPERATOR(pg_catalog.=) %s AND pg_catalog.pg_has_role(r.oid, 'MEMBER')
+  AND NOT pg_catalog.pg_has_role(r.oid, 'USAGE')"""
 
 
 class Said(NamedTuple):
@@ -51,6 +55,7 @@ def run(
     conn: Connection,
     *arguments: str,
     state: str,
+    role: str = "",
     owners: bool = False,
     lock_wait_s: int = 30,
 ) -> bytes:
@@ -58,7 +63,7 @@ def run(
 
     `conn` is in that transaction. Raise `MigrationsError` if pg_dump fails, or waits for a lock for
     longer than that, and `ConnectionFailed` if it would go through a pooler; `state` is what became
-    of the command then.
+    of the command then. `role`: whose the tables are, if the login needs it to read them.
     """
     if pooler.is_between(conn):  # pg_dump sets its session up before its transaction begins
         raise ConnectionFailed(
@@ -71,12 +76,21 @@ def run(
     place, env = reached(_as_written_anywhere(target, conn))
     command = [program("pg_dump", conn.info.server_version // 10000), *place]
     command += [f"--lock-wait-timeout={lock_wait_s}s", f"--snapshot={row[0]}", "--encoding=UTF8"]
+    command += [f"--role={role}"] if needs(conn, role) else []
     command += [*([] if owners else ["--no-owner"]), *arguments]
     done = subprocess.run(command, env=env, capture_output=True, check=False)
     if done.returncode:
         said = one_line(done.stderr.decode(errors="replace"))
         raise MigrationsError(f"pg_dump failed: {said}", state)
     return done.stdout
+
+
+def needs(conn: Connection, role: str) -> bool:
+    """Return whether the login has the rights of this role only where it becomes the role.
+
+    Otherwise it does not become it: it may read more than the role does.
+    """
+    return bool(role and ours.ask(conn, _NOT_INHERITED, [role]))
 
 
 def statements(text: bytes) -> Iterator[Said]:

@@ -14,7 +14,7 @@ from db.files import folder
 from tests.conftest import Project
 from tests.scenarios.test_engine import version
 from tests.scenarios.test_everyday import execute, write
-from tests.servers import DEPLOY
+from tests.servers import DEPLOY, DEPLOY_PASSWORD
 
 SHOP = """
 CREATE SCHEMA app;
@@ -393,3 +393,40 @@ def test_a_dump_with_another_ledger_than_the_one_that_is_set_is_not_loaded(
             assert "MIGRATIONS_TABLE=public.migrations" in done.stderr
     finally:
         project.cluster.drop_database(f"{project.database}_copy")
+
+
+@pytest.mark.parametrize("inherits", [True, False], ids=["INHERIT", "NOINHERIT"])
+def test_tables_of_the_role_of_the_files_are_read_whatever_the_login_inherits(
+    project: Project, *, inherits: bool
+) -> None:
+    owner, login = f"owner_{project.database}", f"login_{project.database}"
+    with project.cluster.connect(project.database) as conn:
+        kind = "INHERIT" if inherits else "NOINHERIT"
+        conn.execute(
+            f"CREATE ROLE {owner}; CREATE ROLE {login} LOGIN {kind} "
+            f"PASSWORD '{DEPLOY_PASSWORD}'".encode()
+        )
+        try:
+            conn.execute(f"GRANT {owner} TO {login}; CREATE SCHEMA app".encode())
+            conn.execute(f"GRANT ALL ON SCHEMA app, public TO {owner}, {login}".encode())
+            conn.execute(f"SET ROLE {login}".encode())
+            conn.execute("CREATE TABLE app.own (n int)")  # which the other role must not read
+            conn.execute("RESET ROLE" if inherits else "RESET ROLE; DROP TABLE app.own")
+            project.url = project.cluster.url(project.database, role=login)
+            env = {"MIGRATIONS_ROLE": owner}
+            text = "CREATE TABLE app.t (n int PRIMARY KEY); INSERT INTO app.t VALUES (7);"
+            project.write("001_t.sql", text)
+            assert project.invoke("db.migrate-run", env=env).returncode == 0
+            done = project.invoke("db.dump", "--force", "--data", "app.t", env=env)
+            assert done.returncode == 0, done.output
+            assert "\n7\n" in dumped(project)
+            project.write_schema("CREATE SCHEMA app;")
+            drift = project.invoke("db.drift", env=env)
+            assert "pg_dump failed" not in drift.output
+            assert "permission denied" not in drift.output
+            project.write("002_t.sql", "ALTER TABLE app.t ADD m int;")
+            done = project.invoke("db.rehearse", "--to", "002_t", env=env, timeout=120)
+            assert done.returncode == 0, done.output
+        finally:
+            conn.execute(f"RESET ROLE; DROP OWNED BY {owner}, {login} CASCADE".encode())
+            conn.execute(f"DROP ROLE {owner}, {login}".encode())
