@@ -36,6 +36,9 @@ SURVEY = "db/engine/survey.py"
 RECOVERY = "db/engine/recovery.py"
 POSTMASTER = "db/server/postmaster.py"
 DUMP = "db/commands/dump.py"
+ROWS = "db/commands/rows.py"
+SIZES = "db/rehearsal/sizes.py"
+EFFECTS = "db/sql/effects.py"
 PG_DUMP = "db/server/pg_dump.py"
 CREW = "db/fleets/crew.py"
 FLEET = "db/commands/fleet.py"
@@ -50,6 +53,10 @@ PROGRESS = "db/engine/progress.py"
 RESUME = "db/engine/resume.py"
 TARGETS = "db/engine/targets.py"
 TRANSACTION = "db/engine/transaction.py"
+
+
+def dump(names: str) -> str:
+    return f"scenarios/test_dump.py -k '{names}'"
 
 
 def fleet(names: str) -> str:
@@ -1050,5 +1057,54 @@ MUTANTS: tuple[Mutant, ...] = (
         "    if pooler.is_between(conn):  # pg_dump",
         "    if False:  # pg_dump",
         (everyday("needs_pg_dump"),),
+    ),
+    Mutant(
+        PG_DUMP,
+        "a login that inherits nothing reads the tables of its role as itself",
+        "    return bool(role and ours.ask(conn, _NOT_INHERITED, [role]))",
+        "    return False",
+        (dump("login_inherits"),),
+    ),
+    Mutant(
+        PG_DUMP,
+        "a login that may read more than its role reads as the role",
+        "    return bool(role and ours.ask(conn, _NOT_INHERITED, [role]))",
+        "    return bool(role)",
+        (dump("login_inherits"),),
+    ),
+    Mutant(
+        ROWS,
+        "rows are read by a query, whose planner calls functions of the table's owner",
+        'sql.SQL("COPY {}{} TO STDOUT")',
+        'sql.SQL("COPY (TABLE {}) TO STDOUT --{}")',
+        (ours("rows_of_another_role"),),
+    ),
+    Mutant(
+        ROWS,
+        "a policy is asked for the rows of a dump",
+        "\nSET LOCAL row_security = off",
+        "",
+        (ours("a_policy_guards"),),
+    ),
+    Mutant(
+        SIZES,
+        "a question for the number of rows calls functions of the table's owner",
+        "           AND NOT {_CALLS_OTHERS}\n",
+        "",
+        (ours("how_many_rows"),),
+    ),
+    Mutant(
+        EFFECTS,
+        "a dump says nothing of what a DO block did",
+        "        yield from _block(sql)",
+        "        yield from ()",
+        (dump("is_in_no_schema"),),
+    ),
+    Mutant(
+        EFFECTS,
+        "a dump says nothing of a statement that a DO block composed",
+        "    yield from found or ({MAY} if composed else ())",
+        "    yield from ()",
+        (dump("is_in_no_schema"),),
     ),
 )

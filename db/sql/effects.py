@@ -21,6 +21,7 @@ _DEFINES = frozenset({"CREATE", "ALTER", "DROP"})
 # What belongs to the server, and not to a database; pg_dump leaves comments on extensions out.
 _SERVERS = r"(?:DATABASE|ROLE|USER(?! MAPPING)|GROUP|TABLESPACE|SYSTEM|PARAMETER)\b"
 _DESCRIBES_OTHERS = rf"(?i)(?:COMMENT|SECURITY LABEL(?: FOR \S+)?) ON (?:{_SERVERS}|EXTENSION\b)"
+_PUBLIC = "(?i)DROP SCHEMA .*(?<!\\S)public(?: |$)|ALTER SCHEMA public RENAME"  # taken for granted
 _RESTARTS = (
     r"(?i)ALTER SEQUENCE .* (?<!\. )RESTART(?: |$)"
     r"|ALTER TABLE .* ALTER (?:COLUMN )?\S+ (?:[^,]* )?RESTART(?: |$)"
@@ -92,7 +93,7 @@ def of(sql: bytes, kind: str) -> Iterator[str]:
 
 def _definition(text: str, kind: str) -> Iterator[str]:
     """Yield what a CREATE, ALTER or DROP does; `text` is what stands outside of parentheses."""
-    servers = re.match(rf"(?i)\w+ {_SERVERS}", text)
+    servers = re.match(rf"(?i)\w+ {_SERVERS}", text) or re.match(_PUBLIC, text)
     if kind == "CREATE TABLE":
         if re.search(r"(?i) AS (?!.* WITH NO DATA$)", text):
             yield ROWS
