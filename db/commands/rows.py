@@ -45,6 +45,15 @@ WHERE (c.relkind OPERATOR(pg_catalog.=) 'r' OR c.relkind OPERATOR(pg_catalog.=) 
   AND n.nspname OPERATOR(pg_catalog.<>) 'pg_catalog'
   AND n.nspname OPERATOR(pg_catalog.<>) 'information_schema'
 ORDER BY n.nspname, c.relname"""
+# What has a table's name and no rows that a COPY would fill again.
+_NO_TABLES = """
+SELECT CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'f' THEN 'a foreign table'
+            WHEN c.relkind OPERATOR(pg_catalog.=) 'v' THEN 'a view' ELSE 'a materialized view' END
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['f', 'v', 'm']::pg_catalog."char"[])
+  AND (c.relname OPERATOR(pg_catalog.=) %s
+       OR pg_catalog.concat(n.nspname, '.', c.relname) OPERATOR(pg_catalog.=) %s)"""
 # A partitioned table has no rows of its own.
 _PARTS = """
 SELECT n.nspname, c.relname, c.relkind OPERATOR(pg_catalog.=) 'f'
@@ -122,11 +131,16 @@ def find(conn: Connection, names: Sequence[str], ledger: Ledger) -> list[Table]:
             raise SettingsError(
                 f"--data {name}: there are several tables of that name: {several}."
                 if same
-                else f"--data {name}: there is no such table. Nothing was written.",
-                f"Name it with its schema: --data {same[0].shown if same else 'public.countries'}",
+                else f"--data {name}: {_what_is(conn, name)}. Nothing was written.",
+                f"Name a table as in: --data {same[0].shown if same else 'public.countries'}",
             )
         found[same[0].oid] = same[0]
     return list(found.values())
+
+
+def _what_is(conn: Connection, name: str) -> str:
+    kinds = conn.execute(_NO_TABLES, [name, name]).fetchall()
+    return f"it is {kinds[0][0]}, not a table" if kinds else "there is no such table"
 
 
 def copied(conn: Connection, tables: Sequence[Table]) -> list[bytes]:

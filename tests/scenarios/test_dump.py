@@ -134,6 +134,8 @@ def test_a_partition_on_another_server_is_refused_by_name(project: Project) -> N
         (["--data", "nonsense"], "there is no such table"),
         (["--data", "cities"], "Give that one as well: --data app.countries"),
         (["--data", "migrations"], "there is no such table"),
+        (["--data", "shown"], "--data shown: it is a view, not a table. Nothing was written."),
+        (["--data", "app.kept"], "--data app.kept: it is a materialized view, not a table"),
         (["--data", "twice"], "several tables of that name: app.twice, public.twice"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -142,7 +144,13 @@ def test_rows_that_a_new_database_could_not_have_are_refused(
     project: Project, arguments: list[str], said: str
 ) -> None:
     shop(project)
-    execute(project, "CREATE TABLE twice ()", "CREATE TABLE app.twice ()")
+    execute(
+        project,
+        "CREATE TABLE twice ()",
+        "CREATE TABLE app.twice ()",
+        "CREATE VIEW shown AS SELECT 1",
+        "CREATE MATERIALIZED VIEW app.kept AS SELECT 1",
+    )
     before = dumped(project)
     done = project.invoke("db.dump", "--force", *arguments)
     assert done.returncode == 2, done.output
