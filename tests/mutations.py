@@ -83,6 +83,10 @@ def main_job(names: str) -> str:
     return f"scenarios/test_main_job.py -k '{names}'"
 
 
+def advice(names: str) -> str:
+    return f"scenarios/test_advice.py -k '{names}'"
+
+
 def security(names: str) -> str:
     return f"scenarios/test_security.py -k '{names}'"
 
@@ -897,16 +901,23 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         SURVEY,
         "a database with tables gets the base schema",
-        "    if not empty:\n        raise LedgerError",
-        "    if False:\n        raise LedgerError",
+        "    if not empty:\n        # An empty",
+        "    if False:\n        # An empty",
         (main_job("tables_without_a_ledger"),),
     ),
     Mutant(
         SURVEY,
         "a ledger that was set up without the base schema gets it",
-        "    if executed or (found.ledger.exists and not empty):",
+        "    if executed or (found.progress and not empty):",
         "    if False:",
         (main_job("node_code_is_adopted"),),
+    ),
+    Mutant(
+        SURVEY,
+        "a base schema that was cut off is taken as loaded",
+        "if schema is not None and SCHEMA in found.progress:",
+        "if False:",
+        (advice("a_file_cut_off"),),
     ),
     Mutant(
         PIPELINE,

@@ -53,7 +53,7 @@ def explain(
     notices: tuple[Diagnostic, ...],
     blockers: tuple[Blocker, ...],
     command: str,
-    unloaded: str,
+    unloaded: remedy.Unloaded | None,
 ) -> MigrationsError:
     """Return the error. `outcome`: what stands now. `command`: what to type to go on.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -35,18 +36,36 @@ _CHECKS_ROWS = ("CREATE INDEX", "ALTER TABLE", "ALTER DOMAIN", "CREATE UNIQUE IN
 _NO_ROLE = r'role "(.+?)" does not exist'
 
 
-def lines(failed: CommandFailed, running: Running, command: str, unloaded: str) -> list[str]:
-    """Return what to do. `unloaded`: the base schema's file, if this database never got it."""
+class Unloaded(NamedTuple):
+    """The base schema's file that a database never got, and whether db.migrate would load it."""
+
+    shown: str
+    loads: bool
+
+
+def lines(
+    failed: CommandFailed, running: Running, command: str, unloaded: Unloaded | None
+) -> list[str]:
+    """Return what to do."""
     then = f"then: invoke {command}"
-    missing = failed.diagnostic.sqlstate in _UNDEFINED
-    known = re.search(_NO_ROLE, failed.diagnostic.message) or running.script.path == unloaded
-    if unloaded and missing and not known:
-        return [
-            f"This database never got {unloaded}. To load it, and the migrations: "
-            "invoke db.migrate",
-            f"If that is not it: fix the file, {then}",
-        ]
+    missing = failed.diagnostic.sqlstate in _UNDEFINED and not re.search(
+        _NO_ROLE, failed.diagnostic.message
+    )
+    if unloaded and missing and running.script.path != unloaded.shown:
+        return [*_load(unloaded), f"If that is not it: fix the file, {then}"]
     return [f"{_what(failed)}, {then}"]
+
+
+def _load(unloaded: Unloaded) -> list[str]:
+    """Return how the database gets its base schema."""
+    never = f"This database never got {unloaded.shown}"
+    if unloaded.loads:
+        return [f"{never}. To load it, and the migrations: invoke db.migrate"]
+    return [
+        f"{never}, and db.migrate loads that into an empty database only.",
+        f"To load it by hand: invoke db.console, and there: \\i {unloaded.shown}",
+        "Then: invoke db.baseline --to schema.sql, and: invoke db.migrate-run",
+    ]
 
 
 def _what(failed: CommandFailed) -> str:

@@ -351,10 +351,13 @@ class Run(Sender):
             f"Leave the file as it is while it runs, then: invoke {self._goal.command}",
         )
 
-    def _unloaded(self) -> str:
+    def _unloaded(self) -> remedy.Unloaded | None:
         """Return the base schema's file, if there is one that this database never got."""
         file, executed = self._settings.schema, {*self._survey.executed, *self.executed}
-        return "" if executed or not file.is_file() else self._settings.shown(file)
+        if executed or not file.is_file():
+            return None
+        empty = place.is_empty(self._session.conn, self._ledger)
+        return remedy.Unloaded(self._settings.shown(file), empty)
 
     def _standing(self, todo: Sequence[Migration]) -> str:
         rows = list(self._survey.executed) + self.executed

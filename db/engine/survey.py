@@ -221,12 +221,16 @@ def _schema(
         if known or folder.is_dump(settings.schema):  # which holds what the migrations made
             return (), []
         return (), [Note(f"{shown} was edited after it was loaded; only new databases get it")]
+    if schema is not None and SCHEMA in found.progress:  # cut off in the middle of it
+        return (schema,), []
     empty = place.is_empty(conn, found.ledger)
-    if executed or (found.ledger.exists and not empty):
+    if executed or (found.progress and not empty):
         return (), [Note(f"{shown} is taken as loaded: this ledger was set up without it")]
     if not empty:
+        # An empty ledger is what a run leaves whose first file has failed.
+        no = "no file in its ledger" if found.ledger.exists else "no ledger"
         raise LedgerError(
-            "The database has tables but no ledger, so what is already in it is unknown. "
+            f"The database has tables but {no}, so what is already in it is unknown. "
             "Nothing was executed.",
             "If only the migrations are wanted: invoke db.migrate-run",
             "If the base schema and the migrations are already in it: invoke db.baseline",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.conftest import Project
@@ -68,6 +70,39 @@ def test_a_database_that_never_got_the_base_schema_is_told_where_to_get_it(
     later = project.invoke("db.migrate-run").stderr
     assert "never got" not in later
     assert "Fix the file" in later
+
+
+def test_a_base_schema_that_migrate_would_not_load_is_loaded_by_hand(project: Project) -> None:
+    project.write_schema("CREATE TABLE base (id int);")
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE TABLE theirs (id int)")
+    said = failing(project, "ALTER TABLE base ADD COLUMN name text;")
+    assert "db.migrate loads that into an empty database only" in said
+    assert "To load it, and the migrations" not in said
+    again = project.invoke("db.migrate")  # the ledger that the failed run has left is no other case
+    assert again.returncode == 2
+    assert "has tables but no file in its ledger" in again.stderr
+    with project.cluster.connect(project.database) as conn:
+        conn.execute((project.folder / "db" / "schema.sql").read_bytes())
+    for command in re.findall(r"invoke (db\.(?:baseline|migrate-run)[^,\n]*)", said)[:2]:
+        yes = ["--yes"] if "baseline" in command else []
+        assert project.invoke(*command.split(), *yes).returncode == 0
+    assert project.executed() == ["schema.sql", "001_x.sql"]
+
+
+@pytest.mark.parametrize("name", ["schema.sql", "001_x.sql"])
+def test_a_file_cut_off_in_a_database_without_a_row_is_gone_on_with(
+    project: Project, name: str
+) -> None:
+    text = "-- migrate: no-transaction\nCREATE TABLE a ();\n{};\nCREATE TABLE b ();"
+    path = project.folder / "db" / name if name == "schema.sql" else project.migrations / name
+    (project.folder / "db" / "schema.sql").unlink(missing_ok=True)
+    path.write_text(text.format("SELECT 1/0"))
+    assert project.invoke("db.migrate").returncode == 1
+    path.write_text(text.format("SELECT 1"))
+    done = project.invoke("db.migrate")
+    assert done.returncode == 0, done.output
+    assert project.executed() == [name]
 
 
 def test_a_right_on_the_ledger_is_granted_by_its_real_name(project: Project) -> None:
