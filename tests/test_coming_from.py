@@ -49,7 +49,7 @@ TOOLS = {
             "old/20260101_t.sql": "-- migrate:up\nCREATE TABLE t (id int);\n\n"
             "-- migrate:down\nDROP TABLE t;\n",
             "old/20260102_i.sql": f"-- migrate:up transaction:false\n{INDEX}-- migrate:down\n"
-            "DROP INDEX i;\n",
+            "DROP INDEX CONCURRENTLY i;\n",
         },
         ["20260101_t.sql", "20260102_i.sql"],
         2,
@@ -59,7 +59,7 @@ TOOLS = {
             "old/000001_t.up.sql": "CREATE TABLE t (id int);\n",
             "old/000001_t.down.sql": "DROP TABLE t;\n",
             "old/000002_i.up.sql": INDEX,
-            "old/000002_i.down.sql": "DROP INDEX i;\n",
+            "old/000002_i.down.sql": "DROP INDEX CONCURRENTLY i;\n",
         },
         ["000001_t.sql", "000002_i.sql"],
         2,
@@ -69,7 +69,7 @@ TOOLS = {
             "old/00001_t.sql": "-- +goose Up\nCREATE TABLE t (id int);\n-- +goose StatementBegin\n"
             f"{BODY}-- +goose StatementEnd\n\n-- +goose Down\nDROP FUNCTION f; DROP TABLE t;\n",
             "old/00002_i.sql": f"-- +goose NO TRANSACTION\n-- +goose Up\n{INDEX}\n-- +goose Down\n"
-            "DROP INDEX i;\n",
+            "DROP INDEX CONCURRENTLY i;\n",
         },
         ["00001_t.sql", "00002_i.sql"],
         2,
@@ -96,7 +96,7 @@ TOOLS = {
             "old/2026-01-02-030405_t/up.sql": "CREATE TABLE t (id int);\n",
             "old/2026-01-02-030405_t/down.sql": "DROP TABLE t;\n",
             "old/2026-01-03-030405_i/up.sql": INDEX,
-            "old/2026-01-03-030405_i/down.sql": "DROP INDEX i;\n",
+            "old/2026-01-03-030405_i/down.sql": "DROP INDEX CONCURRENTLY i;\n",
             "old/2026-01-03-030405_i/metadata.toml": "run_in_transaction = false\n",
         },
         ["20260102030405_t.sql", "20260103030405_i.sql"],

@@ -17,6 +17,7 @@ from ..files.plan import SCHEMA, Executed, Goal, Plan, Progress
 from ..server.connection import Target
 from ..server.pipeline import Command, CommandFailed
 from ..settings import Settings
+from ..sql import kinds
 from ..sql.script import Script
 from . import ledger, place
 from .account import Account
@@ -93,6 +94,25 @@ def refuse_half_done(
         )
 
 
+def _refuse_outside(script: Script) -> None:
+    """Raise `FilesError` for a companion that cannot be a transaction: no line makes it run."""
+    if not script.directives.transaction:
+        raise FilesError(
+            f"{script.path} is no-transaction, but what undoes a file runs in the "
+            "transaction that removes its row. Nothing was rolled back.",
+            "Write it without CONCURRENTLY and the like, or as a new migration.",
+        )
+    for found in script.statements():
+        if found.kind in kinds.NOT_IN_TRANSACTION:
+            plain = "CONCURRENTLY" in found.kind
+            raise script.error(
+                f"{found.kind} cannot run in the transaction that removes the file's row. "
+                "Nothing was rolled back.",
+                "Write it without CONCURRENTLY." if plain else "Write it as a new migration.",
+                at=found.start,
+            )
+
+
 class _Undone(Account):
     """What a run backwards has executed: companions, which take rows away."""
 
@@ -151,12 +171,7 @@ class Rollback(Run):
     def _check(self) -> bool:
         for down in self._survey.todo:
             with Script.open(down.path, down.shown) as script:
-                if not script.directives.transaction:
-                    raise FilesError(
-                        f"{down.shown} is no-transaction, but what undoes a file runs in the "
-                        "transaction that removes its row. Nothing was rolled back.",
-                        "Write it without CONCURRENTLY and the like, or as a new migration.",
-                    )
+                _refuse_outside(script)
         return super()._check()
 
     def _claim(self, running: Running) -> Command:

@@ -632,6 +632,29 @@ def test_a_no_transaction_companion_is_refused_before_anything_runs(project: Pro
     assert project.executed() == ["001_t1.sql", "002_t2.sql"]
 
 
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("SELECT 1;\nDROP INDEX CONCURRENTLY i;", "Write it without CONCURRENTLY."),
+        ("SELECT 1;\nVACUUM;", "Write it as a new migration."),
+    ],
+    ids=["concurrently", "another"],
+)
+def test_a_companion_that_cannot_be_a_transaction_is_not_told_to_say_so(
+    project: Project, text: str, advice: str
+) -> None:
+    write(project, 1, 2, down=True)
+    project.invoke("db.migrate-run")
+    project.write("001_t1.down.sql", text)
+    done = project.invoke("db.rollback", "--steps", "2", "--yes")
+    assert done.returncode == 2
+    assert "001_t1.down.sql:2:1: " in done.stderr
+    assert "Nothing was rolled back." in done.stderr
+    assert done.stderr.endswith(f"{advice}\n")
+    assert "no-transaction" not in done.stderr
+    assert project.executed() == ["001_t1.sql", "002_t2.sql"]
+
+
 def test_a_companion_that_waits_for_a_lock_lets_it_go_and_tries_again(project: Project) -> None:
     write(project, 1, down=True)
     project.invoke("db.migrate-run")
