@@ -191,13 +191,16 @@ def plan(  # noqa: PLR0917  # its arguments are the command's options
         command.show(made, report, goal)
 
 
+_LONGEST = "1s"
+
+
 @task(
     help={
         "name": "the one file to rehearse",
         "to": "the last file to rehearse",
         "replay": "no target: on what the files before make; sizes are unknown",
         "check": "exit with 3 if others may wait for longer than --longest",
-        "longest": "how long others may wait: 1s unless given",
+        "longest": f"how long others may wait: {_LONGEST} unless given",
         "markdown": "print Markdown, for a pull request",
         **_JSON,
     }
@@ -208,7 +211,7 @@ def rehearse(  # noqa: PLR0917  # its arguments are the command's options
     to: str = "",
     replay: bool = False,
     check: bool = False,
-    longest: str = "1s",
+    longest: str = _LONGEST,
     markdown: bool = False,
     json: bool = False,
 ) -> None:
@@ -224,7 +227,10 @@ def rehearse(  # noqa: PLR0917  # its arguments are the command's options
         if name and to:
             raise SettingsError("Say which one: --name or --to.")
         longest_ms = duration("--longest", line.given("--longest", longest), "s")
-        goal = Goal("db.rehearse", only=line.given("--name", name), to=line.given("--to", to))
+        given: dict[str, str | bool] = {"name": name, "to": to, "replay": replay, "check": check}
+        given["longest"] = "" if longest == _LONGEST else longest
+        again = line.retyped("db.rehearse", given)
+        goal = Goal(again, only=line.given("--name", name), to=line.given("--to", to))
         settings = line.settings(c, report, required=not replay)
         outcome = command.rehearse(settings, report, goal, replayed=replay, longest_ms=longest_ms)
         if check:

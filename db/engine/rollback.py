@@ -9,6 +9,8 @@ another is half done.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from shlex import quote
 
 from ..errors import FilesError, LedgerError, MigrationsError
 from ..events import Blocker, Event
@@ -56,11 +58,7 @@ def companions(
     """
     names = [name for name in executed if name != SCHEMA]
     folder = settings.shown(settings.folder)
-    if to:
-        rows = [Migration(n, settings.folder / n, f"{folder}/{n}", "") for n in names]
-        wanted = names[names.index(find(rows, to).filename) + 1 :]
-    else:
-        wanted = names[-steps:]
+    wanted = names[names.index(_after(names, to, settings)) + 1 :] if to else names[-steps:]
     paths = [companion(settings.folder / name) for name in reversed(wanted)]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
@@ -70,6 +68,30 @@ def companions(
             "or write a new migration that changes what is to be changed.",
         )
     return tuple(load(path, f"{folder}/{path.name}") for path in paths)
+
+
+def _after(names: Sequence[str], to: str, settings: Settings) -> str:
+    """Return which of the executed files is meant. Raise `FilesError` if it is none of them."""
+    folder, meant = settings.shown(settings.folder), Path(to).name
+    for name in (meant, f"{meant}.sql"):
+        if name not in names and (settings.folder / name).is_file():
+            raise FilesError(
+                f"{name} is not executed. Nothing was rolled back.",
+                "What is executed, in its order: invoke db.status",
+            )
+    rows = [Migration(n, settings.folder / n, f"{folder}/{n}", "") for n in names]
+    return find(rows, to).filename
+
+
+def retyped(executed: Mapping[str, Executed], steps: int, to: str) -> str:
+    """Return the command that goes on with this one, however much of it is done.
+
+    A number would count from the latest file again, so it is the file that is to remain.
+    """
+    names = [name for name in executed if name != SCHEMA]
+    if to or 1 < steps < len(names):
+        return f"db.rollback --to {quote(to or names[-steps - 1])}"
+    return f"db.rollback --steps {steps}" if steps > 1 else "db.rollback"
 
 
 def shown(downs: Sequence[Migration]) -> list[tuple[str, str]]:
@@ -128,8 +150,14 @@ class Rollback(Run):
 
     _accounts = _Undone
 
-    def __init__(self, target: Target, settings: Settings, downs: Sequence[Migration]) -> None:
-        super().__init__(target, settings, Goal("db.rollback"))
+    def __init__(
+        self,
+        target: Target,
+        settings: Settings,
+        downs: Sequence[Migration],
+        command: str = "db.rollback",
+    ) -> None:
+        super().__init__(target, settings, Goal(command))
         self._downs = downs
 
     def _look(self, *, again: bool = False) -> Iterator[Event]:  # noqa: ARG002  # all, each time

@@ -32,7 +32,8 @@ from .run import Rehearsal
 T = TypeVar("T")
 _NAME = "migrations rehearsal"
 LASTS = (Progress, Retrying, Waiting)  # what is shown of a run on the copy
-_NOTHING = "This was on a copy. Nothing was executed on the target."
+_COPY = "This was on a copy. Nothing was executed on the target."
+_REPLAY = "This was on a disposable database, which is gone."
 
 
 class Outcome(NamedTuple):
@@ -50,6 +51,7 @@ class Stage:
         self, scratch: Scratch, target: Connection | None, show: Callable[[Event], None]
     ) -> None:
         self._scratch, self._target, self._show = scratch, target, show
+        self._nothing = _COPY if target else _REPLAY
         self._own: set[sizes.Name] = set()  # the runner's tables
         self._there = self._look()
 
@@ -70,7 +72,7 @@ class Stage:
             statements += ran.statements
             found += ran.findings
         for name in reversed(later):
-            tried.append(self._undo(name, before[name]))
+            tried.append(self._undo(goal, name, before[name]))
             self._show(tried[-1])
         return Outcome(tuple(statements), tuple(found), tuple(tried))
 
@@ -92,8 +94,8 @@ class Stage:
             self._drive(run.events())
         except StatementFailed as failed:
             self._tell(part, run.did, longest_s)
-            failed.outcome = _NOTHING
-            failed.advice = (_NOTHING, *failed.advice[1:])
+            failed.outcome = self._nothing
+            failed.advice = (self._nothing, *failed.advice[1:])
             raise
         return self._tell(part, run.did, longest_s)
 
@@ -108,7 +110,7 @@ class Stage:
             return value
         except Interrupted as stop:
             number = stop.exit_code - 128
-            raise Interrupted(f"Interrupted. {_NOTHING}", signal_number=number) from None
+            raise Interrupted(f"Interrupted. {self._nothing}", signal_number=number) from None
         except KeyboardInterrupt as stop:
             events.throw(stop)
             raise
@@ -153,15 +155,15 @@ class Stage:
         with target.once(_NAME) as conn, ours.transaction(conn, ours.LOOKING):
             book = place.find(conn, self._scratch.settings.ledger)
             role = self._scratch.settings.role
-            return objects.dumped(target, conn, book, state=_NOTHING, role=role)
+            return objects.dumped(target, conn, book, state=self._nothing, role=role)
 
-    def _undo(self, filename: str, before: dict[Object, str]) -> Undone:
+    def _undo(self, goal: Goal, filename: str, before: dict[Object, str]) -> Undone:
         """Undo a file, and return how the schema differs from what it was `before` that."""
         try:
-            down = self._drive(undone.undo(self._scratch, filename))
+            down = self._drive(undone.undo(self._scratch, filename, goal.command))
             differing = objects.compare(before, self._dumped())
             return Undone(filename, down.shown, tuple(map(undone.said, differing)))
         except StatementFailed as failed:
-            failed.outcome = _NOTHING
-            failed.advice = (_NOTHING, *failed.advice[1:])
+            failed.outcome = self._nothing
+            failed.advice = (self._nothing, *failed.advice[1:])
             raise

@@ -37,12 +37,15 @@ def undoable(settings: Settings, filenames: Sequence[str]) -> list[str]:
     return found
 
 
-def undo(scratch: Scratch, filename: str) -> Generator[Event, None, Migration]:
-    """Undo one file as db.rollback does, and return its companion. Raise as that does."""
+def undo(scratch: Scratch, filename: str, command: str) -> Generator[Event, None, Migration]:
+    """Undo one file as db.rollback does, and return its companion. Raise as that does.
+
+    `command`: what to type to go on.
+    """
     down = loaded(scratch.settings, filename)
     if down is None:
         raise FilesError(f"What undoes {filename} is gone.", "Leave it as it is for so long.")
-    yield from Rollback(scratch.target, scratch.settings, [down]).events()
+    yield from Rollback(scratch.target, scratch.settings, [down], command).events()
     return down
 
 

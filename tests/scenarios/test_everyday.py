@@ -617,9 +617,36 @@ def test_a_companion_that_fails_is_shown_with_its_place_and_changes_nothing(
     assert "migrations/002_t2.down.sql:2:12: " in done.stderr or ":2:1: " in done.stderr
     assert "002_t2.sql is still executed" in done.stderr
     assert "Undone: 003_t3.sql" in done.stderr
-    assert "invoke db.rollback" in done.stderr
+    assert done.stderr.endswith("then: invoke db.rollback --steps 3\n")
     assert project.executed() == ["001_t1.sql", "002_t2.sql"]
     assert tables(project) == {"migrations", "t1", "t2"}
+
+
+@pytest.mark.parametrize("options", [("--steps", "3"), ("--to", "001_t1.sql")])
+def test_a_rollback_that_failed_half_way_goes_on_as_far_as_was_wanted(
+    project: Project, options: tuple[str, ...]
+) -> None:
+    write(project, 1, 2, 3, 4, down=True)
+    project.invoke("db.migrate-run")
+    project.write("003_t3.down.sql", "DROP TABLE nonsense;")
+    said = project.invoke("db.rollback", *options, "--yes").stderr
+    again = said.rpartition("then: invoke ")[2].split()
+    project.write("003_t3.down.sql", "DROP TABLE t3;")
+    assert project.invoke(*again, "--yes").returncode == 0
+    assert project.executed() == ["001_t1.sql"]
+
+
+@pytest.mark.parametrize("name", ["002_t2.sql", "002_t2", "migrations/002_t2.sql"])
+def test_rollback_to_a_file_that_is_pending_says_so(project: Project, name: str) -> None:
+    write(project, 1, down=True)
+    project.invoke("db.migrate-run")
+    write(project, 2)
+    done = project.invoke("db.rollback", "--to", name, "--yes")
+    assert done.returncode == 2
+    assert "002_t2.sql is not executed. Nothing was rolled back." in done.stderr
+    gone = project.invoke("db.rollback", "--to", "003_t3.sql", "--yes")
+    assert "There is no migration named '003_t3.sql'" in gone.stderr
+    assert project.executed() == ["001_t1.sql"]
 
 
 def test_a_no_transaction_companion_is_refused_before_anything_runs(project: Project) -> None:

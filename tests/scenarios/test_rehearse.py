@@ -236,6 +236,7 @@ def test_a_file_that_fails_is_shown_as_a_run_would_show_it(project: Project) -> 
     down = project.invoke("db.rehearse", timeout=120)
     assert down.returncode == 1
     assert 'migrations/003_wrong.down.sql:1:1: table "nothing" does not exist' in down.stderr
+    assert down.stderr.endswith("then: invoke db.rehearse\n")
     (project.migrations / "003_wrong.down.sql").unlink()
     project.write("003_wrong.sql", "ALTER TABLE contacts ADD COLUMN place text;\n")
     outcome = rehearse(project.url, project.migrations)
@@ -282,6 +283,12 @@ def test_without_a_target_on_what_the_files_before_make(
     first = project.invoke("db.rehearse", "--replay", "--to", "001_base.sql", "--check", env=env)
     assert first.returncode == 0, first.output
     assert "1 file rehearsed: nobody would wait for long." in first.stdout
+    options = ("--name", "003_wrong.sql", "--replay", "--check", "--longest", "2s")
+    failed = project.invoke("db.rehearse", *options, env=env, timeout=120)
+    assert failed.returncode == 1, failed.output
+    assert failed.stderr.endswith(f"then: invoke db.rehearse {' '.join(options)}\n")
+    assert "on a disposable database" in failed.stderr
+    assert "the target" not in failed.stderr
 
 
 def test_the_files_of_this_project_would_stop_nobody(project: Project) -> None:
