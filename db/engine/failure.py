@@ -64,7 +64,7 @@ def explain(
         return _touches_the_ledger(said, running, outcome, notices, command)
     advice = [f"blocked by {blocker}" for blocker in blockers]
     if said.sqlstate in ("55P03", "40P01"):
-        advice.append("End that session, or wait longer for it: MIGRATIONS_LOCK_WAIT=30min")
+        advice += _in_the_way(running, seen=bool(blockers), locked=said.sqlstate == "55P03")
         advice.append(f"Then: invoke {command}")
     else:
         advice += _known(said, running, failed.command.statement)
@@ -90,6 +90,19 @@ def explain(
         location=location,
         excerpt=excerpt,
     )
+
+
+def _in_the_way(running: Running, *, seen: bool, locked: bool) -> list[str]:
+    """Return what to do about who holds the lock, whom an attempt of some ms is too short to see.
+
+    `locked`: not a deadlock, whose sessions the server names itself.
+    """
+    if seen:
+        return ["End that session, or wait longer for it: MIGRATIONS_LOCK_WAIT=30min"]
+    own = running.script.directives.lock_timeout_ms is not None
+    longer = "-- migrate: lock-timeout=2s" if own else "MIGRATIONS_LOCK_TIMEOUT=2s"
+    unseen = [f"No session was seen in the way: a longer lock-timeout names it: {longer}"]
+    return [*(unseen if locked else []), "To wait longer for the lock: MIGRATIONS_LOCK_WAIT=30min"]
 
 
 def _known(said: Diagnostic, running: Running, statement: object) -> list[str]:

@@ -249,7 +249,30 @@ def test_a_lock_that_never_comes_ends_in_an_error_that_names_the_blocker(project
     assert done.returncode == 1
     assert "(55P03)" in done.stderr
     assert f"blocked by pid {pid}" in done.stderr
+    assert "End that session, or wait longer for it: MIGRATIONS_LOCK_WAIT=30min" in done.stderr
     assert project.executed() == ["001_ok.sql"]
+
+
+@pytest.mark.parametrize(
+    ("head", "env", "longer"),
+    [
+        ("-- migrate: lock-timeout=50ms\n", {}, "-- migrate: lock-timeout=2s"),
+        ("", {"MIGRATIONS_LOCK_TIMEOUT": "50ms"}, "MIGRATIONS_LOCK_TIMEOUT=2s"),
+    ],
+    ids=["file", "settings"],
+)
+def test_attempts_too_short_to_see_who_is_in_the_way_do_not_say_to_end_that_session(
+    project: Project, head: str, env: dict[str, str], longer: str
+) -> None:
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE TABLE hot AS SELECT 1 AS id")
+    project.write("001_alter.sql", f"{head}ALTER TABLE hot ADD COLUMN more int;")
+    with project.cluster.connect(project.database, autocommit=False) as reader:
+        reader.execute("SELECT * FROM hot")
+        done = project.invoke("db.migrate-run", env={"MIGRATIONS_LOCK_WAIT": "300ms", **env})
+    assert done.returncode == 1
+    assert f"a longer lock-timeout names it: {longer}\n" in done.stderr
+    assert "End that session" not in done.stderr
 
 
 def test_timeouts_of_one_file(project: Project) -> None:
