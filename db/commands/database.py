@@ -51,6 +51,9 @@ def drop(settings: Settings, screen: Screen, confirm: Confirm, really: str) -> N
             drive(target.maintenance.connect("invoke db"), screen) as conn,
             explained("Nothing was dropped."),
         ):
+            if not connection.is_there(conn, name):
+                screen.event(Note(f"the database {name} on {target.place} does not exist"))
+                return
             if not (really or is_local(conn)):
                 raise SettingsError(
                     f"{target.place} is not shown to be a server of this machine: "

@@ -274,7 +274,7 @@ class Target:
             return False
         try:
             with conn:
-                if ours.ask(conn, _DATABASE, [name]):
+                if is_there(conn, name):
                     return False
                 conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
                 return True
@@ -295,6 +295,11 @@ class Target:
                 f"{said or str(error)} ({error.sqlstate})",
                 "Nothing was executed. See to that on the server, and try again.",
             ) from None
+
+
+def is_there(conn: Connection, name: str) -> bool:
+    """Return whether the server of this connection has a database of that name."""
+    return bool(ours.ask(conn, _DATABASE, [name]))
 
 
 @contextmanager

@@ -953,7 +953,12 @@ def test_create_drop_and_reset_on_a_server_of_this_machine(
     assert "dropped the database" in project.invoke("db.drop", "--yes", env=env).stdout
     with cluster.connect() as conn:
         assert not conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()
-    assert project.invoke("db.drop", "--yes", env=env).returncode == 0
+    for options in (["--yes"], []):  # nobody is asked about what is not there
+        again = project.invoke("db.drop", *options, env=env)
+        assert again.returncode == 0, again.output
+        assert f"the database {name} on" in again.stdout
+        assert "does not exist" in again.stdout
+        assert "dropped" not in again.stdout
 
 
 def test_a_database_that_is_there_needs_no_right_to_create_one(project: Project) -> None:
