@@ -40,12 +40,14 @@ from db.events import (
     Planned,
     Progress,
     Reconnected,
+    Rehearsed,
     Retrying,
     TableLock,
     Waiting,
     Work,
 )
 from db.files.plan import repeated
+from db.screen import rehearsal
 from db.screen.lines import Lines, humanised
 from db.screen.report import choose
 from db.screen.stream import Cell
@@ -723,3 +725,20 @@ def test_the_examples_in_the_document_are_events() -> None:
     found = documented()
     for line in parsed(block):
         assert list(line)[1:] == [name for name, _ in found[line["event"]]]
+
+
+def test_a_rehearsal_with_long_names_stands_below_its_statements() -> None:
+    table = "whatsapp_instances_with_a_long_name"
+    lock = TableLock("public", table, "SHARE ROW EXCLUSIVE", of_index=False)
+    there = Location("migrations/001_x.sql", 7, 1)
+    text = f"ALTER TABLE {table} ADD CHECK (id > 0), ADD CHECK (id < 1000)"
+    statement = Rehearsed("001_x.sql", there, text, True, (lock,), (), None, None)
+    nothing = statement._replace(statement="SELECT 1", locks=())
+    lines = list(rehearsal.statements([statement, nothing], 80))
+    assert max(map(len, lines)) <= 80
+    assert lines[1:] == [
+        f"       SHARE ROW EXCLUSIVE {table}  catalog only",
+        "  7  SELECT 1",
+        "       nothing new",
+    ]
+    assert len(list(rehearsal.statements([statement, nothing], 160))) == 2

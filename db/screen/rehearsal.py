@@ -14,32 +14,46 @@ _ENOUGH = 20
 _ROWS = (1_000_000_000, "G"), (1_000_000, "M"), (1000, "k")
 _BYTES = (1_000_000_000, "GB"), (1_000_000, "MB"), (1000, "kB")
 _UNITS_S = (5400, 3600, "h"), (90, 60, "min"), (1, 1, "s")  # from where on, how many, its name
+_NOTHING = "nothing new"  # no table that was there, or none with a lock that is not held yet
 _UNKNOWN = {"reads": "all of it", "indexes": "all of it", "rewrites": "all of it"}
 
 
 def statements(done: Sequence[e.Rehearsed], width: int | None) -> Iterator[str]:
-    """Yield lines about statements: what each takes and does; those that touch nothing, counted."""
+    """Yield lines about statements: what each takes and does; those with nothing new, counted."""
     shown = list(rows(done))
     places, _, locks, works = (max((len(row[n]) for row in shown), default=0) for n in range(4))
     taken = 2 + places + len(_GAP) * 3 + locks + works
-    room = _STATEMENT if width is None else max(width - taken, _ENOUGH)
+    if width is not None and width - taken < _ENOUGH:
+        yield from _below(shown, places, width)
+        return
+    room = _STATEMENT if width is None else width - taken
     room = min(room, max((len(row[1]) for row in shown), default=0))
     for place, text, lock, work in shown:
-        cut = text if len(text) <= room else f"{text[: room - 1]}…"
-        line = (
-            f"  {place.rjust(places)}{_GAP}{cut.ljust(room)}{_GAP}{lock.ljust(locks)}{_GAP}{work}"
-        )
+        cut = _cut(text, room).ljust(room)
+        line = f"  {place.rjust(places)}{_GAP}{cut}{_GAP}{lock.ljust(locks)}{_GAP}{work}"
         yield line.rstrip()
 
 
+def _below(shown: Sequence[tuple[str, str, str, str]], places: int, width: int) -> Iterator[str]:
+    """Yield the same where names are long: lock and work stand below the statement."""
+    for place, text, lock, work in shown:
+        if text:
+            yield f"  {place.rjust(places)}{_GAP}{_cut(text, width - 2 - places - len(_GAP))}"
+        yield f"{' ' * (places + 6)}{_GAP.join(filter(None, (lock, work)))}"
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"
+
+
 def rows(done: Sequence[e.Rehearsed]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield place, statement, lock and work of statements; of many that touch nothing, one."""
+    """Yield place, statement, lock and work of statements; of many that touch nothing new, one."""
     for touches, group in groupby(done, key=lambda each: bool(each.locks or each.work)):
         together = list(group)
         if not touches and together[1:]:
             first, last = (together[n].location.line for n in (0, -1))
             many = counted(len(together), "statement")
-            yield f"{first}-{last}", many, "", "no table that was there"
+            yield f"{first}-{last}", many, "", _NOTHING
             continue
         for each in together:
             yield from _row(each)
@@ -49,7 +63,7 @@ def _row(each: e.Rehearsed) -> Iterator[tuple[str, str, str, str]]:
     """Yield a line for the statement, with its strongest lock, and one for each further table."""
     place, text = str(each.location.line), each.statement
     if not each.locks and not each.work:
-        yield place, text, "", "no table that was there"
+        yield place, text, "", _NOTHING
         return
     names = dict.fromkeys([named(lock) for lock in each.locks] + [named(w) for w in each.work])
     for name in names:

@@ -171,7 +171,7 @@ def test_what_each_statement_would_do_and_what_would_wait_for_it(project: Projec
         "4 UPDATE contacts SET zone = 'north' ROW EXCLUSIVE contacts up to 60.0 k rows",
         "5 UPDATE contacts SET region = 'x' WHERE id = 7 ACCESS EXCLUSIVE contacts 1 row",
         "7 ALTER TABLE contacts ALTER COLUMN zone SET NOT NULL ACCESS EXCLUSIVE contacts reads N",
-        "9-11 3 statements no table that was there",
+        "9-11 3 statements nothing new",
         "contacts: no reads and no writes from line 2 to COMMIT: up to 6 s",
         "for the most part: line 4: UPDATE contacts SET zone = 'north'",
         "instead: three files, a CHECK first, docs/safe-migrations.md#not-null",
