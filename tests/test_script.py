@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import subprocess
 import sys
@@ -733,6 +734,22 @@ def test_bytes_that_postgresql_refuses_are_named(
         checksum.read(path, "a.sql")
     assert f"byte {before + 1} " in error.value.message
     assert said in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("mark", "encoding"),
+    [(codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"), (b"", "cp1252")],
+)
+def test_a_file_is_converted_from_what_it_begins_as(
+    mark: bytes, encoding: str, tmp_path: Path
+) -> None:
+    path, text = tmp_path / "a.sql", "SELECT 'é';\n"
+    path.write_bytes(mark + text.encode(encoding))
+    with pytest.raises(FilesError, match=r"a\.sql") as error:
+        checksum.read(path, "a.sql")
+    command = error.value.advice[0].rpartition("In a shell")[2].partition("iconv")[2]
+    words = ["iconv", *command.partition(" FILE")[0].split(), str(path)]
+    assert subprocess.run(words, capture_output=True, check=True).stdout.decode() == text
 
 
 def test_an_empty_file_is_a_script_without_statements(tmp_path: Path) -> None:

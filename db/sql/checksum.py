@@ -15,6 +15,7 @@ from ..errors import FilesError
 
 _BLOCK = 1 << 20
 _CONVERT = "In a shell, such as from Windows-1252: iconv -f WINDOWS-1252 -t UTF-8 FILE > FILE.new"
+_UTF_16 = "It begins as UTF-16 does. In a shell: iconv -f UTF-16 -t UTF-8 FILE > FILE.new"
 
 
 def read(path: Path, shown: str) -> str:
@@ -52,7 +53,8 @@ def of(blocks: Iterable[bytes], shown: str) -> str:
             where = f"byte {offset - len(pending) + error.start} (0x{wrong:02x})"
             line += error.object.count(b"\n", len(pending), error.start)
             message = f"{shown}: {where}, on line {line}, is not UTF-8: save the file as UTF-8."
-            raise FilesError(message, _CONVERT) from None
+            marked = not offset and block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            raise FilesError(message, _UTF_16 if marked else _CONVERT) from None
         if b"\0" in block:
             where = f"byte {offset + block.index(0)}"
             message = f"{shown}: {where} is a NUL, which PostgreSQL's text cannot hold: remove it."
