@@ -334,10 +334,14 @@ def test_init_makes_what_is_needed_and_changes_nothing_that_exists(
     assert f'{PROGRAM} new "create users"' in first.stdout
     for name in made:
         repository.write(name, "ours")
+    assert "next: copy .env.example to .env" in first.stdout
+    repository.write(".env", "")
     second = repository.run(PROGRAM, "init", "--tasks")
     assert second.returncode == 0, second.output
+    assert all(f"is there already: {name}" in second.stdout for name in ("migrations", "tasks.py"))
+    assert "next: name the database in .env" in second.stdout
     assert "made" not in second.stdout
-    assert contents(repository.folder) == dict.fromkeys(made, "ours")
+    assert contents(repository.folder) == {**dict.fromkeys(made, "ours"), ".env": ""}
 
 
 def test_what_init_has_made_works(repository: Repository) -> None:

@@ -78,7 +78,7 @@ def init(settings: Settings, screen: Screen, *, tasks: bool) -> None:
     if tasks:
         wanted[settings.root / "tasks.py"] = _TASKS
     if settings.folder.exists():
-        screen.event(Note(f"{settings.shown(settings.folder)} is there already"))
+        screen.event(Note(f"is there already: {settings.shown(settings.folder)}"))
     else:  # git keeps no empty folder
         wanted = {settings.folder / "README.md": _README, **wanted}
     for path, text in wanted.items():
@@ -86,7 +86,10 @@ def init(settings: Settings, screen: Screen, *, tasks: bool) -> None:
         screen.event(Note(f"{done} {settings.shown(path)}"))
     if not _ignored(settings.root / ".gitignore"):
         screen.event(Note(".gitignore does not name .env, which will hold a password", "warning"))
-    screen.event(Note("next: copy .env.example to .env, and name the database there"))
+    there = "name the database in .env"
+    if not (settings.root / ".env").exists():  # which the copy would overwrite
+        there = "copy .env.example to .env, and name the database there"
+    screen.event(Note(f"next: {there}"))
     screen.event(Note('then: invoke db.new "create users", and: invoke db.migrate'))
 
 
