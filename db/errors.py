@@ -275,7 +275,9 @@ def one_line(text: str) -> str:
     It needs no search for the password, which could be any word of it: libpq quotes values of
     other parameters only, since what it could misread was refused with the settings.
     """
-    return " ".join(text.split())
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    ended = [line if line.endswith((*".?!:;,",)) else f"{line}." for line in lines[:-1]]
+    return " ".join([*ended, *lines[-1:]])
 
 
 def _indented(label: str, text: str) -> str:

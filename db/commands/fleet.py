@@ -54,7 +54,8 @@ def members(
     Raise `SettingsError` for what is not understood, and `ConnectionFailed`.
     """
     if sum(map(bool, source[:3])) != 1:
-        raise SettingsError("Say which targets: --targets, --targets-from or --schemas.")
+        one = "Say one of these" if any(source[:3]) else "Say which targets"
+        raise SettingsError(f"{one}: --targets, --targets-from or --schemas.")
     if source.targets:
         yield _only(roster.of_file(Path(source.targets), of), source.only)
         return

@@ -66,13 +66,14 @@ def check(
     """Raise `CheckFailed` unless the file is what `write` would write, by the command `again`."""
     shown = settings.shown(path)
     before, after = _read(path, shown), text(settings, screen, live=live)
+    source = "the database gives" if live else "the files give"
     if before == after:
-        screen.event(Note(f"is what the {'database' if live else 'files'} give", filename=shown))
+        screen.event(Note(f"is what {source}", filename=shown))
         return
     lines = unified_diff((before or "").splitlines(), after.splitlines(), lineterm="", n=0)
     differing = [line for line in lines if not line.startswith(("---", "+++", "@@"))]
     more = [f"… and {counted(len(differing) - _SHOWN, 'more line')}"] if differing[_SHOWN:] else []
-    is_it = "is not there" if before is None else "is not what they give"
+    is_it = "is not there" if before is None else f"is not what {source}"
     raise CheckFailed(
         f"{shown} {is_it}.", *differing[:_SHOWN], *more, f"To write it: invoke {again}"
     )

@@ -121,7 +121,7 @@ def _readable(shown: str) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError):
         raise FilesError(
             f"There is no folder {shown}.",
-            "Create it, or set MIGRATIONS_DIR to the folder that holds the migrations.",
+            "Create it (invoke db.init), or set MIGRATIONS_DIR to the folder of the migrations.",
         ) from None
     except OSError as error:
         raise FilesError(f"The folder {shown} cannot be read: {error.strerror}.") from None
@@ -203,7 +203,8 @@ def check_name(name: str, path: Path, shown: str) -> None:
     """Raise `FilesError` unless the name follows the pattern and is that of a regular file."""
     printable = ascii(shown) if not shown.isprintable() else shown
     if not _NAME.fullmatch(name) or not name.isprintable():
-        raise FilesError(f"{printable} is not named as a migration. Nothing was executed.", _RULE)
+        rule = _RULE if name.endswith(".sql") else f"Its ending is to be in small letters. {_RULE}"
+        raise FilesError(f"{printable} is not named as a migration. Nothing was executed.", rule)
     if len(name) > NAME_LENGTH:
         raise FilesError(f"{shown}: the name is longer than {NAME_LENGTH} characters.")
     if not path.is_file():

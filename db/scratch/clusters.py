@@ -81,6 +81,13 @@ def installed(major: int = 0) -> Path:
     )
 
 
+def is_of_the_wheel(programs: Path) -> bool:
+    """Return whether the programs are those of the wheel, and not the machine's."""
+    with suppress(SettingsError):
+        return programs == embedded.wheel()
+    return False
+
+
 def _candidates() -> Iterator[Path]:
     with suppress(SettingsError):
         yield embedded.wheel()

@@ -208,7 +208,8 @@ def _cluster(
     server = stack.enter_context(clusters.running(programs))
     there = {"host": server.host, "port": str(server.port), "user": server.user}
     target = Target({**there, "dbname": "template1"}, settings.connect_timeout_s)
-    return _Place(target, "embedded PostgreSQL", own=True)
+    kind = "embedded" if clusters.is_of_the_wheel(programs) else "disposable"
+    return _Place(target, f"{kind} PostgreSQL", own=True)
 
 
 def _beside(_: ExitStack, settings: Settings, like: Connection | None, __: int) -> _Place | None:

@@ -577,6 +577,8 @@ def test_what_cannot_be_meant_is_refused(project: Project, tenants: list[str]) -
         done = project.invoke("db.fleet", *options)
         assert done.returncode == 2, (options, done.output)
         assert "Traceback" not in done.output
+    both = project.invoke("db.fleet", "--schemas", "tenant_%", "--targets", "targets.txt")
+    assert both.stderr.startswith("Say one of these: --targets, --targets-from or --schemas.")
     assert set(map(tuple, ledgers(project, tenants).values())) == {()}
 
 

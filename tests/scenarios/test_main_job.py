@@ -119,6 +119,7 @@ def test_a_server_that_is_not_there_is_waited_for(project: Project) -> None:
     assert done.returncode == 2
     assert f"127.0.0.1:{port}" in done.stdout
     assert "Cannot connect" in done.stderr
+    assert "Connection refused. Is the server running" in done.stderr
     assert 1 <= done.seconds < 30
 
 
@@ -157,6 +158,7 @@ def test_a_missing_folder_is_an_error_and_an_empty_one_is_said(project: Project)
     missing = project.invoke("db.migrate-run")
     assert missing.returncode == 2
     assert "There is no folder migrations" in missing.stderr
+    assert "Create it (invoke db.init), or set MIGRATIONS_DIR" in missing.stderr
 
 
 def test_a_file_that_sorts_before_the_newest_runs_and_is_said(project: Project) -> None:
@@ -340,6 +342,7 @@ def test_a_file_that_is_not_named_by_the_pattern_is_named_and_nothing_runs(
     done = project.invoke("db.migrate-run")
     assert done.returncode == 2
     assert f"migrations/{name}" in done.stderr
+    assert ("in small letters" in done.stderr) == name.endswith(".SQL")
     assert tables(project) == set()
 
 

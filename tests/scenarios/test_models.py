@@ -469,11 +469,13 @@ def test_the_file_is_written_from_the_files_and_checked(project: Project) -> Non
     assert target.read_text() == source
     live = project.invoke("db.models", "--live", "--check")
     assert live.returncode == 3  # nothing is executed there
+    assert "is not what the database gives." in live.stderr
     assert "To write it: invoke db.models --live\n" in live.stderr
     assert project.invoke("db.migrate").returncode == 0
     assert project.invoke("db.models", env=env).returncode == 0
     same = project.invoke("db.models", "--live", "--check", "--json")
     assert same.returncode == 0, same.output
+    assert "is what the database gives" in same.stdout
     project.write("003_bad.sql", "SELECT nonsense;")
     bad = project.invoke("db.models", env=env)
     assert bad.returncode == 1

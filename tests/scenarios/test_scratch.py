@@ -142,6 +142,23 @@ def test_a_replay_is_what_the_files_make_and_each_starts_anew(target: str, folde
     assert row == (None, None)
 
 
+@pytest.mark.xdist_group("scratch")
+def test_only_the_wheels_server_is_called_embedded(
+    folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, wheel = settings(url, folder), clusters.installed()
+    with disposable(chosen) as scratch:
+        named = scratch.shown.startswith("embedded PostgreSQL ")
+        assert named == clusters.is_of_the_wheel(wheel)
+
+    def missing() -> Path:
+        raise SettingsError("it is not installed")
+
+    monkeypatch.setattr("db.server.embedded.wheel", missing)
+    with disposable(chosen) as scratch:
+        assert scratch.shown.startswith("disposable PostgreSQL ")
+
+
 def test_on_a_named_server_only_its_own_databases_are_dropped(
     cluster: Cluster, folder: Path, url: str
 ) -> None:
