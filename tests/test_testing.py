@@ -219,6 +219,8 @@ def test_a_failing_migration_ends_the_run_once_with_the_picture_of_the_command(
         done = suite.run("-q", "-n", workers)
         assert done.returncode == 2
         assert done.output.count(shown.split("Rolled back")[0]) == 1
+        assert "Fix the file, then: run the tests again" in done.output
+        assert "invoke db.migrate" not in done.output
         assert "failed" not in done.stdout.splitlines()[-1]
     assert suite.databases() == []
     suite.write("migrations/002_bad.sql", "SELECT 1;")

@@ -53,6 +53,8 @@ _ROLES = (
     "Roles are the whole server's, and other databases there have this one. Let the file look "
     "whether it is there, as a server with several databases needs it in any case."
 )
+# What is typed to go on: db.migrate would go to another database.
+_AGAIN = ("hen: invoke db.migrate", "hen: run the tests again")
 
 Seed = Callable[["psycopg.Connection[Any]"], object]
 
@@ -136,6 +138,7 @@ def _fill(conn: Connection, scratch: Scratch, show: Callable[[Event], None]) -> 
             files.with_roles(scratch, show)
             return
         except StatementFailed as failed:
+            failed.advice = tuple(each.replace(*_AGAIN) for each in failed.advice)
             role = files.role_in_the_way(failed)
             if not role:
                 raise
