@@ -100,8 +100,9 @@ def fleet(  # noqa: PLR0917  # its arguments are the command's options
 ) -> None:
     """Run every pending migration on many databases, or on many schemas of one.
 
-    Each target has its own ledger, and nothing else is kept: running it again does what is left.
-    Canaries come first; it stops after some failures. Ctrl-C ends what is under way in order.
+    Each target has its own ledger, and nothing else is kept: running it again
+    does what is left. Canaries come first; it stops after some failures. Ctrl-C
+    ends what is under way in order.
     """
     with _reporting(c, json) as report:
         from .commands import fleet as command
@@ -140,10 +141,11 @@ _CHECK = {"check": "exit with 3 unless everything is executed"}
 def status(c: Context, check: bool = False, json: bool = False) -> None:
     """Show which files are executed and which are not.
 
-    executed: done, whole. pending: db.migrate-run runs it. out of order: pending, though a later
-    file is executed. unfinished: a no-transaction file that is done in part. changed: edited since
-    it was executed. missing: executed, and no longer in the folder. renamed: a missing one under
-    another name. Changes nothing.
+    executed: done, whole. pending: db.migrate-run runs it. out of order: pending,
+    though a later file is executed. unfinished: a no-transaction file that is
+    done in part. changed: edited since it was executed. missing: executed, and no
+    longer in the folder. renamed: a missing one under another name. Changes
+    nothing.
     """
     with _reporting(c, json) as report:
         from .commands import status as command
@@ -170,8 +172,8 @@ def plan(  # noqa: PLR0917  # its arguments are the command's options
 ) -> None:
     """Show what db.migrate would do. Changes nothing.
 
-    Files in order, what they consist of, and which do not run in a transaction. What would be
-    refused is shown as db.migrate would show it, with exit code 2.
+    Files in order, what they consist of, and which do not run in a transaction.
+    What would be refused is shown as db.migrate would show it, with exit code 2.
     """
     with _reporting(c, json) as report:
         from .commands import plan as command
@@ -215,10 +217,10 @@ def rehearse(  # noqa: PLR0917  # its arguments are the command's options
     markdown: bool = False,
     json: bool = False,
 ) -> None:
-    """Show what each pending statement would do to the target: locks, reads, how long.
+    """Show what each pending statement would do to the target: locks, reads, time.
 
-    The files run on a copy of the target's schema. Of the target itself only the catalog is read.
-    Each .down.sql is tried on the copy as well.
+    The files run on a copy of the target's schema. Of the target itself only the
+    catalog is read. Each .down.sql is tried on the copy as well.
     """
     with _reporting(c, json, markdown=markdown) as report:
         from .commands import rehearse as command
@@ -289,8 +291,9 @@ def verify(c: Context, json: bool = False) -> None:
 def drift(c: Context, json: bool = False) -> None:
     """Compare the database with what its files make.
 
-    The executed files are replayed on a disposable database, and the two schemas are compared
-    object by object. Exit code 3 if they differ. Changes nothing. docs/drift.md says what counts.
+    The executed files are replayed on a disposable database, and the two schemas
+    are compared object by object. Exit code 3 if they differ. Changes nothing.
+    docs/drift.md says what counts.
     """
     with _reporting(c, json) as report:
         from .commands import drift as command
@@ -302,8 +305,8 @@ def drift(c: Context, json: bool = False) -> None:
 def baseline(c: Context, to: str = "", yes: bool = False, json: bool = False) -> None:
     """Record files as executed without running them.
 
-    For a database that already has them: db/schema.sql, and every migration up to --to. Files that
-    are recorded already stay as they are.
+    For a database that already has them: db/schema.sql, and every migration up to
+    --to. Files that are recorded already stay as they are.
     """
     with _reporting(c, json) as report:
         from .commands import baseline as command
@@ -369,8 +372,9 @@ def rollback(
 ) -> None:
     """Undo the latest files by their .down.sql companions.
 
-    002_add_index.sql is undone by 002_add_index.down.sql, in the transaction that removes its row;
-    it is pending again then. If a companion is missing, or another file is half done, nothing runs.
+    002_add_index.sql is undone by 002_add_index.down.sql, in the transaction that
+    removes its row; it is pending again then. If a companion is missing, or
+    another file is half done, nothing runs.
     """
     with _reporting(c, json) as report:
         from .commands import rollback as command
@@ -401,10 +405,11 @@ def dump(  # noqa: PLR0917  # its arguments are the command's options
 ) -> None:
     """Write the database's schema to db/schema.sql.
 
-    It is what pg_dump says, made the same for the same schema, and ends with the names of the
-    executed migrations: db.migrate sets up a new database from it with nothing left to run. What
-    they did to rows, and privileges, are not in it unless they are asked for; what else they did
-    besides the schema is not in it either. It says which of them did what.
+    It is what pg_dump says, made the same for the same schema, and ends with the
+    names of the executed migrations: db.migrate sets up a new database from it
+    with nothing left to run. What they did to rows, and privileges, are not in it
+    unless they are asked for; what else they did besides the schema is not in it
+    either. It says which of them did what.
     """
     with _reporting(c, json) as report:
         from .commands import dump as command
@@ -429,8 +434,8 @@ def dump(  # noqa: PLR0917  # its arguments are the command's options
 def lint(c: Context, file: list[str], json: bool = False) -> None:
     """Look for dangerous statements in pending files (squawk).
 
-    Exit code 1 if there are some. Without a database, all files are looked at. .squawk.toml says
-    which rules hold.
+    Exit code 1 if there are some. Without a database, all files are looked at.
+    .squawk.toml says which rules hold.
     """
     with _reporting(c, json) as report:
         from .commands import opened
@@ -474,8 +479,8 @@ def models(  # noqa: PLR0917  # its arguments are the command's options
 ) -> None:
     """Write the tables and views as typed Python.
 
-    From what the base schema and the migrations make of a disposable database: no target is
-    needed. docs/models.md says what is in the file.
+    From what the base schema and the migrations make of a disposable database: no
+    target is needed. docs/models.md says what is in the file.
     """
     with _reporting(c, json) as report:
         from .commands import models as command
@@ -529,7 +534,8 @@ _DROP = {
 def drop(c: Context, yes: str | None = None, yes_really_drop: str = "", json: bool = False) -> None:
     """Drop the database (for development).
 
-    Open connections are closed. A server that is not shown to be this machine's needs --yes NAME.
+    Open connections are closed. A server that is not shown to be this machine's
+    needs --yes NAME.
     """
     with _reporting(c, json) as report:
         from .commands import database
@@ -544,8 +550,8 @@ def reset(
 ) -> None:
     """Drop the database and set it up again (for development).
 
-    It is created and migrated as by db.migrate. A server that is not shown to be this machine's
-    needs --yes NAME.
+    It is created and migrated as by db.migrate. A server that is not shown to be
+    this machine's needs --yes NAME.
     """
     with _reporting(c, json) as report:
         from .commands import database

@@ -128,3 +128,10 @@ def test_every_command_fits_where_it_is_shown(project: Project, surface: str) ->
 def test_no_command_is_left_out() -> None:
     tried = {command.split()[0] for commands in COMMANDS for command in commands}
     assert tried == {f"db.{name}" for name in Collection.from_module(tasks).task_names}
+
+
+def test_a_commands_explanation_fits_80_columns(project: Project) -> None:
+    for name in Collection.from_module(tasks).task_names:
+        usage, *lines = project.invoke("--help", f"db.{name}").stdout.splitlines()
+        assert usage.startswith("Usage: ")  # invoke's own
+        assert [line for line in lines if len(line) > 80] == []
