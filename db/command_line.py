@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from .errors import Interrupted, MigrationsError, SettingsError
+from .errors import Declined, Interrupted, MigrationsError, SettingsError
 from .events import Note
 from .files.plan import Goal
 from .screen import report as screen
@@ -144,7 +144,7 @@ def asking(yes: bool, json: bool) -> Callable[[str], None]:
         sys.stdout.write(f"{question} [y/N] ")
         sys.stdout.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise MigrationsError("Nothing was changed.")
+            raise Declined("Nothing was changed.")
 
     return confirm
 

@@ -95,6 +95,12 @@ class SettingsError(MigrationsError):
     exit_code = 2
 
 
+class Declined(MigrationsError):
+    """A person has answered no; nothing was changed."""
+
+    exit_code = 2
+
+
 class ConnectionFailed(MigrationsError):
     """The server cannot be reached, refuses us, or is not one that can be migrated."""
 

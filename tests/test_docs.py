@@ -39,7 +39,9 @@ NOT_RUN = {
         ("README.md", begin): "tests/test_installed.py runs it, in another repository"
         for begin in (
             "pip install -q invoke-pg-migrations",
+            'invoke db.new "create orders"\ninvoke db.migrate\n',
             "invoke-pg-migrations init",
+            "invoke-pg-migrations new",
             "invoke pg.migrate seed",
             "for database in orders billing",
         )
@@ -151,6 +153,13 @@ def listed() -> set[str]:
 
 def test_the_readme_lists_the_commands_that_there_are(listed: set[str]) -> None:
     assert set(re.findall(r"`invoke ([a-z][\w.-]*)", text_of("README.md"))) == listed
+
+
+def test_the_exit_codes_name_each_command_with_a_check(listed: set[str]) -> None:
+    codes = {row[0]: row[1] for row in rows("docs/deploying.md", "code")}
+    for command in listed:
+        if command.startswith("db.") and "--check" in help_of(command):
+            assert f"`{command}" in codes["3"]
 
 
 @cache

@@ -394,15 +394,16 @@ def test_the_readmes_case_with_invoke(repository: Repository, wheel: Wheel) -> N
     shown = case("With invoke.")
     repository.write("tasks.py", *shown["python"])
     env = {"PIP_FIND_LINKS": str(wheel.file.parent)}
-    done = repository.run(*shown["sh"], env=env, shell=True)
+    done = repository.run("\n".join(shown["sh"]), env=env, shell=True)
     assert done.returncode == 0, done.output
+    assert (repository.folder / ".env").is_file()
     assert 'invoke db.new "create users"' in done.stdout
     assert "migrations/001_create_orders.sql\n" in done.stdout
     assert shown["python"][0].split() == init._TASKS.partition('"""\n\n')[2].split()
 
 
 def test_the_readmes_case_of_any_other_repository(repository: Repository) -> None:
-    done = repository.run(*case("Any other repository")["sh"], shell=True)
+    done = repository.run("\n".join(case("Any other repository")["sh"]), shell=True)
     assert done.returncode == 0, done.output
     assert "migrations/001_create_orders.sql\n" in done.stdout
     assert "001_create_orders.sql" in done.stdout.splitlines()[-1]
