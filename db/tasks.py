@@ -51,7 +51,7 @@ def migrate_run(c: Context, to: str = "", json: bool = False) -> None:
 
 
 def _run_goal(to: str) -> Goal:
-    return Goal(f"db.migrate-run --to {to}" if to else "db.migrate-run", to=to)
+    return Goal(line.retyped("db.migrate-run", {"to": to}), to=to)
 
 
 @task(help={"name": "the file's name, such as 002_add_index.sql", **_JSON})
@@ -60,9 +60,11 @@ def migrate_single(c: Context, name: str, json: bool = False) -> None:
     with _reporting(c, json) as report:
         if name.startswith("-"):
             raise SettingsError(f"{name} is no file name.", "invoke db.migrate-single --name FILE")
-        line.run(
-            report, line.settings(c, report), Goal(f"db.migrate-single --name {name}", only=name)
-        )
+        line.run(report, line.settings(c, report), _single_goal(name))
+
+
+def _single_goal(name: str) -> Goal:
+    return Goal(line.retyped("db.migrate-single", {"name": name}), only=name)
 
 
 @task(
@@ -182,7 +184,7 @@ def plan(  # noqa: PLR0917  # its arguments are the command's options
             raise SettingsError("Say which one: --run, --to or --name.")
         goal = Goal("db.migrate", schema=True)
         if name:
-            goal = Goal(f"db.migrate-single --name {name}", only=line.given("--name", name))
+            goal = _single_goal(line.given("--name", name))
         elif run or to:
             goal = _run_goal(line.given("--to", to))
         if sql:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from shlex import quote
 from typing import NamedTuple
 
 from ..errors import LedgerError, counted
@@ -35,8 +36,8 @@ class Goal(NamedTuple):
     def preview(self) -> str:
         """Return the command that shows what this one would do."""
         if self.only:
-            return f"db.plan --name {self.only}"
-        run = f"db.plan --to {self.to}" if self.to else "db.plan --run"
+            return f"db.plan --name {quote(self.only)}"
+        run = f"db.plan --to {quote(self.to)}" if self.to else "db.plan --run"
         return "db.plan" if self.schema else run
 
 

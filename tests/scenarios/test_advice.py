@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 
@@ -90,6 +91,15 @@ def test_a_base_schema_that_migrate_would_not_load_is_loaded_by_hand(project: Pr
     assert project.executed() == ["schema.sql", "001_x.sql"]
 
 
+@pytest.mark.parametrize(
+    "options", ["db.migrate-single --name '001_a b.sql'", "db.migrate-run --to '001_a b.sql'"]
+)
+def test_a_name_with_a_space_is_quoted_to_be_typed_again(project: Project, options: str) -> None:
+    project.write("001_a b.sql", "SELECT 1/0;")
+    done = project.invoke(*shlex.split(options))
+    assert done.stderr.endswith(f"then: invoke {options}\n")
+
+
 @pytest.mark.parametrize("name", ["schema.sql", "001_x.sql"])
 def test_a_file_cut_off_in_a_database_without_a_row_is_gone_on_with(
     project: Project, name: str
@@ -99,6 +109,7 @@ def test_a_file_cut_off_in_a_database_without_a_row_is_gone_on_with(
     (project.folder / "db" / "schema.sql").unlink(missing_ok=True)
     path.write_text(text.format("SELECT 1/0"))
     assert project.invoke("db.migrate").returncode == 1
+    assert f"\n{name}  unfinished\n" in re.sub(" +\n", "\n", project.invoke("db.status").stdout)
     path.write_text(text.format("SELECT 1"))
     done = project.invoke("db.migrate")
     assert done.returncode == 0, done.output
