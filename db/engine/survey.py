@@ -227,14 +227,7 @@ def _schema(
     if executed or (found.progress and not empty):
         return (), [Note(f"{shown} is taken as loaded: this ledger was set up without it")]
     if not empty:
-        # An empty ledger is what a run leaves whose first file has failed.
-        no = "no file in its ledger" if found.ledger.exists else "no ledger"
-        raise LedgerError(
-            f"The database has tables but {no}, so what is already in it is unknown. "
-            "Nothing was executed.",
-            "If only the migrations are wanted: invoke db.migrate-run",
-            "If the base schema and the migrations are already in it: invoke db.baseline",
-        )
+        raise _unknown(found, shown if schema else "")
     if schema is None and not settings.schema_named:  # a project may do without
         return (), []
     there, here = _dumped(settings), f"{found.ledger.schema}.{found.ledger.table}"
@@ -245,3 +238,17 @@ def _schema(
             f"Set MIGRATIONS_TABLE={there}; or dump it from a database that has it in {here}.",
         )
     return (schema or folder.load(settings.schema, shown),), []
+
+
+def _unknown(found: Survey, schema: str) -> LedgerError:
+    """Return why nothing is done with tables that no row tells of. `schema`: the base schema's."""
+    # An empty ledger is what a run leaves whose first file has failed.
+    no = "no file in its ledger" if found.ledger.exists else "no ledger"
+    by_hand = f"If {schema} is not in it yet: load it by hand (invoke db.console), and then: "
+    return LedgerError(
+        f"The database has tables but {no}, so what is already in it is unknown. "
+        "Nothing was executed.",
+        "If only the migrations are wanted: invoke db.migrate-run",
+        "If the base schema and the migrations are already in it: invoke db.baseline",
+        *([f"{by_hand}invoke db.baseline --to schema.sql"] if schema else []),
+    )

@@ -83,6 +83,7 @@ def test_a_base_schema_that_migrate_would_not_load_is_loaded_by_hand(project: Pr
     again = project.invoke("db.migrate")  # the ledger that the failed run has left is no other case
     assert again.returncode == 2
     assert "has tables but no file in its ledger" in again.stderr
+    assert "load it by hand (invoke db.console)" in again.stderr
     with project.cluster.connect(project.database) as conn:
         conn.execute((project.folder / "db" / "schema.sql").read_bytes())
     for command in re.findall(r"invoke (db\.(?:baseline|migrate-run)[^,\n]*)", said)[:2]:
