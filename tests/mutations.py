@@ -913,13 +913,6 @@ MUTANTS: tuple[Mutant, ...] = (
         (main_job("node_code_is_adopted"),),
     ),
     Mutant(
-        SURVEY,
-        "a base schema that was cut off is taken as loaded",
-        "if schema is not None and SCHEMA in found.progress:",
-        "if False:",
-        (advice("a_file_cut_off"),),
-    ),
-    Mutant(
         PIPELINE,
         "everything is sent ahead of its results",
         "_WINDOW = 8 << 20",

@@ -28,7 +28,7 @@ def rollback(
         screen.table(("filename", "undone_by"), backwards.shown(downs))
         last = backwards.undone(downs[-1].filename)
         confirm(f"Undo {f'these {len(downs)} files' if downs[1:] else last}?")
-        again = backwards.retyped(executed, steps, to)
+        again = backwards.retyped(found.executed, steps, to)
         run = backwards.Rollback(target, settings, downs, again)
         drive(run.events(), screen, shown=_is_new)
         return [backwards.undone(name) for name in run.executed]

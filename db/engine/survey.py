@@ -221,8 +221,6 @@ def _schema(
         if known or folder.is_dump(settings.schema):  # which holds what the migrations made
             return (), []
         return (), [Note(f"{shown} was edited after it was loaded; only new databases get it")]
-    if schema is not None and SCHEMA in found.progress:  # cut off in the middle of it
-        return (schema,), []
     empty = place.is_empty(conn, found.ledger)
     if executed or (found.progress and not empty):
         return (), [Note(f"{shown} is taken as loaded: this ledger was set up without it")]
