@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from . import styles, urls
 from .durations import milliseconds
@@ -37,6 +37,7 @@ _PREFIX = "MIGRATIONS_"
 # libpq's variables that name a target; the others complete one, whoever has named it.
 _SERVER = {"PGHOST": "host", "PGHOSTADDR": "hostaddr", "PGSERVICE": "service"}
 _TARGET = {**_SERVER, "PGDATABASE": "dbname"}
+_NAME = re.compile(r"[\w.-]*")  # none: a comment, or the end
 _NEVER_COMMITTED = re.compile("url|pass|secret|host|port|user|database|dbname|_pg")
 
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -173,17 +174,37 @@ def _levels(
     try:
         if not file.exists():  # in most deploys, which need not pay for the import
             return env, {}
-        from dotenv import dotenv_values
-
-        # Not interpolated: a password may hold a ${. With or without a BOM.
-        with file.open(encoding="utf-8-sig") as stream:
-            written = dotenv_values(stream=stream, interpolate=False)
+        with file.open(encoding="utf-8-sig") as stream:  # with or without a BOM
+            written = _written(stream)
     except UnicodeDecodeError as error:
         message = f".env is not UTF-8 (byte {error.start}): save it as UTF-8"
         raise SettingsError(message) from None
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error.strerror}.") from None
-    return env, {k: v for k, v in written.items() if v and v.strip()}
+    return env, {k: v for k, v in written.items() if v.strip()}
+
+
+def _written(stream: IO[str]) -> dict[str, str]:
+    """Return what `.env` says. Not interpolated: a password may hold a ${.
+
+    Raise `SettingsError` for a line that says nothing, which dotenv's own reader would skip, so
+    that a run would work with other settings than are written. Its text may be a password.
+    """
+    from dotenv.parser import parse_stream
+
+    values = {}
+    for line in parse_stream(stream):
+        key, alone = line.key or "", line.value is None
+        # A name alone is docker's: that one takes it from its own environment.
+        if line.error or urls.may_tell(key) or (alone and not _NAME.fullmatch(key)):
+            text = line.original.string
+            blank = text[: len(text) - len(text.lstrip())].count("\n")
+            raise SettingsError(
+                f".env:{line.original.line + blank} cannot be understood.",
+                "Write NAME=value, and close a quote that is open; a comment begins with #.",
+            )
+        values[key] = line.value or ""
+    return values
 
 
 def _own(env: Mapping[str, str], written: Mapping[str, str], committed: object) -> dict[str, str]:

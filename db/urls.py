@@ -7,6 +7,16 @@ from collections.abc import Mapping
 
 from .errors import SettingsError
 
+_PASSWORD = re.compile(r"password\s*=")
+
+
+def may_tell(text: str) -> bool:
+    """Return whether a text may hold a password: a URL does, or a keyword string, wherever it is.
+
+    Such a text is quoted in no message. A path has lost one slash of a URL.
+    """
+    return ":/" in text or bool(_PASSWORD.search(text))
+
 
 def variables(values: Mapping[str, str]) -> dict[str, str]:
     """Return libpq's PG* variables as parameters, so that .env may hold them too.

@@ -158,6 +158,37 @@ def test_each_level_comes_before_the_one_below(tmp_path: Path) -> None:
     assert (found.ledger, found.folder) == ("three", tmp_path / "three")
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("PGHOST=h\nMIGRATIONS_TABLE: ops.mine\n", 2),
+        ("PGHOST=h\n\n  \nMIGRATIONS_TABLE:ops.mine\n", 4),
+        ("PGHOST=h\r\n\r\nMIGRATIONS_TABLE='ops.mine \r\nPGUSER=u\r\n", 3),
+        ('\ufeffMIGRATIONS_TABLE="ops.mine\nPGUSER="u"\n', 1),
+        ("PGHOST=h\n=x", 2),
+    ],
+    ids=["a colon", "no space", "an open quote", "two quotes", "no name"],
+)
+def test_a_line_of_the_file_that_says_nothing_is_refused_by_its_number(
+    tmp_path: Path, text: str, line: int
+) -> None:
+    (tmp_path / ".env").write_bytes(text.encode())
+    with pytest.raises(SettingsError, match=rf"^\.env:{line} cannot be understood\.") as caught:
+        read(tmp_path, None, {})
+    assert "ops.mine" not in str(caught.value)
+    assert "NAME=value" in str(caught.value)
+
+
+def test_what_the_file_may_hold_besides(tmp_path: Path) -> None:
+    written = (
+        "# a comment\n\nexport PGHOST=h  # another\nPGUSER='u # 1'\nFROM_DOCKER\nexport OTHER\n"
+        'PGPASSWORD="a\\nb ${HOME}"\nPGPORT=\nMIGRATIONS_TABLE=one\nMIGRATIONS_TABLE=\n \n'
+    )
+    found = where(tmp_path, {}, written)
+    assert found == {"host": "h", "user": "u # 1", "password": "a\nb ${HOME}"}
+    assert read(tmp_path, None, {}).ledger == "migrations"
+
+
 @pytest.mark.parametrize("committed", ["sql", ["sql"], {"dir": ["sql"]}, {"dir": {"a": "b"}}])
 def test_a_committed_value_of_another_kind_is_refused(tmp_path: Path, committed: object) -> None:
     with pytest.raises(SettingsError, match=r"in invoke\.yaml"):
