@@ -32,7 +32,7 @@ NAMES = (  # in lower case, and without MIGRATIONS_, also the keys of invoke.yam
     "MIGRATIONS_DRIFT_IGNORE",
     "MIGRATIONS_MODELS",
 )
-_NOT_COMMITTED = ("MIGRATIONS_SCRATCH",)  # it may hold a password
+_URLS = ("MIGRATIONS_SCRATCH",)  # it may hold a password: never committed, and never quoted
 _PREFIX = "MIGRATIONS_"
 # libpq's variables that name a target; the others complete one, whoever has named it.
 _SERVER = {"PGHOST": "host", "PGHOSTADDR": "hostaddr", "PGSERVICE": "service"}
@@ -141,14 +141,14 @@ def of_many(
     completing = urls.variables({**written, **env})
 
     def of(url: str) -> Settings:
-        named = urls.parse(url, "The URL")
+        named = urls.parse(url, "the URL")
         left_out = {"dbname"}
         if "service" in named:  # whose file says where
             left_out |= {*_SERVER.values(), "port", "user"}
         elif named.keys() & {"host", "hostaddr"}:
             left_out.update(_SERVER.values())
         if not named.keys() & {"dbname", "service"}:
-            raise SettingsError("The URL names no database.")
+            raise SettingsError("the URL names no database.")
         below = {name: value for name, value in completing.items() if name not in left_out}
         return base._replace(parameters={**below, **named})
 
@@ -230,7 +230,7 @@ def _committed(given: object) -> dict[str, str]:
         value = styles.under_models(given).get("out") if nested else said
         name = f"{_PREFIX}{key}".upper().replace("-", "_")
         unknown = name not in NAMES
-        if name in _NOT_COMMITTED or (unknown and _NEVER_COMMITTED.search(name.lower())):
+        if name in _URLS or (unknown and _NEVER_COMMITTED.search(name.lower())):
             raise SettingsError(
                 f"db.{key} does not belong in invoke.yaml, which is committed: "
                 "where the database is, and its password, are not.",
@@ -353,10 +353,20 @@ def _scratch(url: str) -> Mapping[str, str]:
 
 
 def _value(name: str, text: str) -> str:
-    """Return the value. Not every reader of such files takes a comment off (docker does not)."""
+    """Return the value, which may be quoted unless it is that of a URL.
+
+    Not every reader of such files takes a comment off (docker does not).
+    """
     value = text.strip()
+    if name not in _URLS and urls.may_tell(value):
+        raise SettingsError(
+            f"{name} holds what may be a URL, which is not shown here.",
+            "The target is named by DATABASE_URL, a server for disposable databases by "
+            f"{' and '.join(_URLS)}.",
+        )
     if re.search(r"(^|\s)#", value):
-        message = f"{name} has a comment behind its value: {value}"
+        shown = "." if name in _URLS else f": {value}"
+        message = f"{name} has a comment behind its value{shown}"
         raise SettingsError(message, "Put the comment on a line of its own.")
     return value
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from .errors import SettingsError
 
+_PORT = re.compile(r"\s*\+?(\d+)\s*", re.ASCII)
+_LAST_PORT = 65535
 _PASSWORD = re.compile(r"password\s*=")
 
 
@@ -26,13 +28,16 @@ def variables(values: Mapping[str, str]) -> dict[str, str]:
     from psycopg import pq
 
     known = {o.envvar.decode(): o.keyword.decode() for o in pq.Conninfo.get_defaults() if o.envvar}
-    return {known[name]: value for name, value in values.items() if name in known}
+    found = {known[name]: value for name, value in values.items() if name in known}
+    _check_port(found, "PGPORT")
+    return found
 
 
 def parse(url: str, name: str = "DATABASE_URL") -> dict[str, str]:
     """Return libpq's parameters of a URL or keyword string; never quote it in an error.
 
-    `name` is the setting that holds it. Raise `SettingsError` if it is not understood.
+    `name` is the setting that holds it, as a sentence calls it. Raise `SettingsError` if it is not
+    understood.
     """
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
@@ -46,19 +51,38 @@ def parse(url: str, name: str = "DATABASE_URL") -> dict[str, str]:
             + (", or embedded:" if name == "DATABASE_URL" else ""),
         )
     try:
-        return {k: str(v) for k, v in conninfo_to_dict(url).items() if v is not None}
+        found = {k: str(v) for k, v in conninfo_to_dict(url).items() if v is not None}
     except ProgrammingError as error:
         # libpq's message may quote the password, unless it names a parameter.
         unknown = re.search(
             r'invalid (?:URI query parameter|connection option):? "(\w+)"', str(error)
         )
-        if unknown and "password=" not in url:  # it could be what follows a space or & in it
+        # It could be what follows a space or & in a password.
+        if unknown and not _PASSWORD.search(url):
             message = f"{name} has a parameter that libpq does not know: {unknown[1]}"
             raise SettingsError(message, "Remove it; sslmode=require replaces ssl=true.") from None
         raise SettingsError(
             f"{name} cannot be understood.",
             "Percent-encode special characters, or set PGHOST, PGUSER, PGPASSWORD, … instead.",
         ) from None
+    _check_port(found, name)
+    return found
+
+
+def _check_port(parameters: Mapping[str, str], name: str) -> None:
+    """Refuse what is no port: libpq would look it up as a name until the time is over.
+
+    It is not quoted: without an @ behind it, what stands there is the password.
+    """
+    for port in parameters.get("port", "").split(","):  # one for each host; none: the default
+        number = _PORT.fullmatch(port)
+        if port and not (number and 1 <= int(number[1]) <= _LAST_PORT):
+            raise SettingsError(
+                f"The port in {name} is no number from 1 to {_LAST_PORT}.",
+                "It stands behind the host: postgresql://user:password@host:5432/name"
+                if name != "PGPORT"
+                else "Such as: PGPORT=5432",
+            )
 
 
 def _check(url: str, name: str) -> None:

@@ -17,6 +17,7 @@ from ..server import connection, ours
 from ..server.connection import Target
 from ..server.ours import Connection
 from ..settings import Settings
+from ..urls import may_tell
 
 Of = Callable[[str], Settings]
 
@@ -87,7 +88,7 @@ def of_query(
     found = []
     for number, row in enumerate(_rows(query, conn), 1):
         where = f"row {number} of the query"
-        if len(row) not in (1, 2) or None in row or "" in row:
+        if not _is_target(row):
             message = f"{where} is not a URL or a database's name, with or without a name before it"
             raise SettingsError(f"{message}.", "Such as: SELECT datname FROM pg_database")
         name, place = str(row[0]) if row[1:] else "", str(row[-1])
@@ -98,6 +99,14 @@ def of_query(
             here = settings._replace(parameters=parameters, embedded=None)
             found.append(_Found(name or place, here, where))
     return _members(found, "the query")
+
+
+def _is_target(row: ours.Row) -> bool:
+    """Return whether a row has one or two words, none of which would be shown with a password."""
+    if len(row) not in (1, 2) or None in row or "" in row:
+        return False
+    *names, place = map(str, row)
+    return not any(map(may_tell, names)) and ("://" in place or not may_tell(place))
 
 
 def of_schemas(pattern: str, conn: Connection, target: Target, settings: Settings) -> list[Member]:
@@ -130,7 +139,8 @@ def only(members: Sequence[Member], path: Path) -> list[Member]:
     strange = [name for name in wanted if name not in known]
     if strange:
         raise SettingsError(
-            f"{path} names what is no target here: {listed(strange)}.",
+            f"{path} names what is no target here: "
+            f"{listed(['a URL' if may_tell(name) else name for name in strange])}.",
             "A name is what stands before the = of a target, or its database or schema.",
         )
     return _some([known[name] for name in wanted], f"{path} names none")
@@ -151,10 +161,11 @@ def _names(text: str) -> Iterable[str]:
 
 
 def _read(path: Path) -> str:
+    shown = "The file of that name, a URL," if may_tell(str(path)) else path
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
+        raise SettingsError(f"{shown} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path} is not UTF-8 (byte {error.start}).") from None
 
@@ -163,10 +174,10 @@ def _settings(of: Of, url: str, where: str) -> Settings:
     try:
         settings = of(url)
         if settings.embedded is not None:
-            raise SettingsError("An embedded server is none of many: DATABASE_URL may be one.")
+            raise SettingsError("an embedded server is none of many.")
         return settings
     except SettingsError as error:
-        said = error.message.replace("DATABASE_URL", "the URL")
+        said = error.message.replace("DATABASE_URL", "the URL")  # as Settings.of calls it
         raise SettingsError(f"{where}: {said}", *error.advice) from None
 
 

@@ -94,7 +94,7 @@ def quiet(*said: object) -> None:
         ("none", 0, "001_activity.sql"),
         ("host", 2, "Cannot connect"),
         ("port", 2, "Cannot connect"),
-        ("port number", 2, "99999"),
+        ("port number", 2, "The port in "),
         ("password", 2, "password authentication failed"),
         ("database", 2, "may not create it"),
         ("tls", 2, "SSL"),

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from psycopg import pq
 
 from db.errors import SettingsError
-from db.settings import Settings, read
+from db.fleets import roster
+from db.settings import NAMES, Settings, of_many, read
 from tests.conftest import MakeCluster, Project
 from tests.servers import Cluster
 
@@ -189,6 +191,36 @@ def test_what_the_file_may_hold_besides(tmp_path: Path) -> None:
     assert read(tmp_path, None, {}).ledger == "migrations"
 
 
+@pytest.mark.parametrize("port", ["abc", "0", "65536", "-1", "5432,x", "5432.0"])
+def test_a_port_that_is_none_is_refused_before_it_is_waited_for(tmp_path: Path, port: str) -> None:
+    given = {
+        "DATABASE_URL": {"DATABASE_URL": f"host=h dbname=d port='{port}'"},
+        "MIGRATIONS_SCRATCH": {"PGHOST": "h", "MIGRATIONS_SCRATCH": f"postgresql:///d?port={port}"},
+        "PGPORT": {"PGHOST": "h", "PGPORT": port},
+    }
+    for name, environment in given.items():
+        with pytest.raises(SettingsError, match=f"The port in {name} is no number from 1 to"):
+            read(tmp_path, None, environment)
+    behind_the_host = f"postgresql://u:p@h1:1,h2:{port.rpartition(',')[2]}/d"
+    assert "The port in DATABASE_URL" in refused(tmp_path, {"DATABASE_URL": behind_the_host})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://h1:5432,h2:65535/d",
+        "postgresql://h1,h2:1/d",
+        "postgresql://h1:/d",
+        "postgresql://[::1]:5432/d",
+        "postgresql:///d?host=/tmp&port=5432",
+        "host=h1,h2 port=,5433 dbname=d",
+        "host=h port=' 05432 ' dbname=d",
+    ],
+)
+def test_a_port_that_libpq_takes_is_taken(tmp_path: Path, url: str) -> None:
+    assert read(tmp_path, None, {"DATABASE_URL": url}).parameters["dbname"] == "d"
+
+
 @pytest.mark.parametrize("committed", ["sql", ["sql"], {"dir": ["sql"]}, {"dir": {"a": "b"}}])
 def test_a_committed_value_of_another_kind_is_refused(tmp_path: Path, committed: object) -> None:
     with pytest.raises(SettingsError, match=r"in invoke\.yaml"):
@@ -228,6 +260,79 @@ def test_a_number_that_is_none_is_a_sentence(project: Project, command: list[str
     assert done.returncode == 2
     assert command[1] in done.stderr
     assert "Traceback" not in done.output
+
+
+# What a URL or a password is made into that is no value; the password is in each of them.
+BROKEN = [
+    f"{URL} # the old one",
+    f"# {URL}",
+    f"{URL} #",
+    f"mysql{URL}",
+    f"x {URL}",
+    f"{URL}?unknown=1",
+    URL.replace("s3cret", "s3cr@s3cret"),
+    URL.replace("s3cret", "s3cret%"),
+    URL.replace("server.example", "server.example:s3cret"),
+    URL.replace("server.example", "server.example:0"),
+    "postgresql://u:s3cret/app",
+    "host=h password = 's3cret' passwor=s3cret",
+    "host=h password = a s3cret=1",
+    "host=h password=s3cret port=s3cret",
+    "host=h password='s3cret",
+]
+# How a line of .env may be written that does not say it.
+LINES = ["{}={}", "{}: {}", "{}:{}", "{} {}", "{}='{}", '{}="{}', "{}='{}' x", "x {}={}"]
+LIBPQ = {o.envvar.decode() for o in pq.Conninfo.get_defaults() if o.envvar}
+MAY_HOLD_PASSWORD = {"DATABASE_URL", "PGPASSWORD", "MIGRATIONS_SCRATCH"}
+
+
+def refused(root: Path, environment: dict[str, str], committed: object = None) -> str:
+    """Return all that an error of these settings shows, if there is one."""
+    environ = {"PGHOST": "h"} if "DATABASE_URL" not in environment else {}
+    try:
+        read(root, committed, {**environ, **environment})
+        of_many(root, committed, environment)(URL)
+    except SettingsError as error:
+        return f"{error!r} {error}"
+    return ""
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES, "DATABASE_URL", *LIBPQ}))
+def test_no_message_about_a_setting_shows_a_password(tmp_path: Path, name: str) -> None:
+    values = [
+        *BROKEN,
+        *(["s3cret # x", "s3cret", "u:s3cret@h"] if name in MAY_HOLD_PASSWORD else []),
+    ]
+    said = []
+    for value in values:
+        said.append(refused(tmp_path, {name: value}))
+        key = name.removeprefix("MIGRATIONS_").lower()
+        said.append(refused(tmp_path, {}, {key: value}))
+        for line in LINES:
+            (tmp_path / ".env").write_text("\n" + line.format(name, value) + "\n")
+            said.append(refused(tmp_path, {}))
+        (tmp_path / ".env").unlink()
+    assert any(said)
+    assert not [each for each in said if "s3cret" in each]
+
+
+@pytest.mark.parametrize("line", BROKEN[3:])  # a comment is one there
+def test_a_fleets_line_is_not_shown(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "targets.txt"
+    for text in (line, f"a={line}", f"a {line}"):
+        path.write_text(f"\n{text}\n")
+        with pytest.raises(SettingsError, match=r"^line 2 of ") as caught:
+            roster.of_file(path, of_many(tmp_path, None, {}))
+        assert "s3cret" not in f"{caught.value!r} {caught.value}"
+        assert "The URL" not in str(caught.value)
+
+
+def test_what_is_no_value_is_quoted_where_it_holds_no_password(tmp_path: Path) -> None:
+    assert "value: ops.mine # x" in refused(tmp_path, {"MIGRATIONS_TABLE": "ops.mine # x"})
+    assert "MIGRATIONS_SYNC=always is" in refused(tmp_path, {"MIGRATIONS_SYNC": "always"})
+    assert "MIGRATIONS_TABLE holds what may be a URL" in refused(
+        tmp_path, {"MIGRATIONS_TABLE": URL}
+    )
 
 
 def test_no_repr_of_the_settings_holds_a_password(tmp_path: Path) -> None:
