@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, NamedTuple
@@ -56,6 +56,7 @@ class Settings(NamedTuple):
     schema: Path
     root: Path  # what relative paths are relative to, and where .env stands
     schema_named: bool = False  # and not only looked for where it usually is
+    origin: str = ""  # what names the target, in words
     embedded: Path | None = None
     ledger: str = "migrations"
     role: str = ""
@@ -97,6 +98,14 @@ class Settings(NamedTuple):
         return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
 
 
+class _Where(NamedTuple):
+    """The folder of an embedded server, or libpq's parameters; and what says so, in words."""
+
+    embedded: Path | None = None
+    parameters: Mapping[str, str] = _NONE
+    origin: str = ""
+
+
 def read(
     root: Path,
     committed: object = None,
@@ -112,12 +121,12 @@ def read(
     """
     env, written = _levels(environ, root)
     where = _target(env, written, root)
-    if required and where == (None, {}):
+    if required and not (where.embedded or where.parameters):
         raise SettingsError(
             "No database is named: DATABASE_URL and PGHOST are not set.",
             _NO_SETTINGS.format(file=root / ".env"),
         )
-    made = _settings(_own(env, written, committed), *where, root)
+    made = _settings(_own(env, written, committed), where, root)
     return made._replace(styles=styles.of(committed))
 
 
@@ -125,7 +134,7 @@ def offline(
     root: Path, committed: object = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
     """Return the settings without a database, for what needs no driver either."""
-    made = _settings(_own(*_levels(environ, root), committed), None, {}, root)
+    made = _settings(_own(*_levels(environ, root), committed), _Where(), root)
     return made._replace(styles=styles.of(committed))
 
 
@@ -137,7 +146,7 @@ def of_many(
     What a URL leaves open, libpq's variables say: no database, nor a server beside the URL's.
     """
     env, written = _levels(environ, root)
-    base = _settings(_own(env, written, committed), None, {}, root)
+    base = _settings(_own(env, written, committed), _Where(), root)
     completing = urls.variables({**written, **env})
 
     def of(url: str) -> Settings:
@@ -150,7 +159,7 @@ def of_many(
         if not named.keys() & {"dbname", "service"}:
             raise SettingsError("the URL names no database.")
         below = {name: value for name, value in completing.items() if name not in left_out}
-        return base._replace(parameters={**below, **named})
+        return base._replace(parameters={**below, **named}, origin=_beside("its URL", below))
 
     return of
 
@@ -162,7 +171,7 @@ def from_values(values: Mapping[str, str], url: str, root: Path | None = None) -
     """
     base = root or Path.cwd()
     _check_names(values, "these settings")
-    return _settings(values, *_where(url, {}, base), base)
+    return _settings(values, _where(url, {}, base, "the URL"), base)
 
 
 def _levels(
@@ -259,10 +268,8 @@ def _check_names(names: Iterable[str], origin: str, spelled: Callable[[str], str
             )
 
 
-def _target(
-    env: Mapping[str, str], written: Mapping[str, str], root: Path
-) -> tuple[Path | None, dict[str, str]]:
-    """Return where the highest level leads that names a server, as `_where` does.
+def _target(env: Mapping[str, str], written: Mapping[str, str], root: Path) -> _Where:
+    """Return where the highest level leads that names a server.
 
     libpq's other variables complete it, each from the highest level that says it.
     """
@@ -272,25 +279,36 @@ def _target(
             _check_agreement(url, {n: level[n] for n in _TARGET if n in level}, origin)
             above = level is env
             below = {n: v for n, v in written.items() if not (above and n in (*_TARGET, "PGPORT"))}
-            embedded, parameters = _where(url, urls.variables({**below, **env}), root)
+            found = _where(url, urls.variables({**below, **env}), root, f"DATABASE_URL in {origin}")
             if not above and "PGDATABASE" in env:
-                parameters["dbname"] = env["PGDATABASE"]
-            return embedded, parameters
+                there = {**found.parameters, "dbname": env["PGDATABASE"]}
+                return found._replace(parameters=there)
+            return found
         if level.keys() & _SERVER.keys():
             below = {n: v for n, v in written.items() if n not in _SERVER or level is written}
-            return None, urls.variables({**below, **env})
-    values = {**written, **env}
-    return None, urls.variables(values) if "PGDATABASE" in values else {}
+            return _of_variables(env, below)
+    return _of_variables(env, written) if "PGDATABASE" in {**written, **env} else _Where()
 
 
-def _where(
-    url: str, completing: Mapping[str, str], root: Path
-) -> tuple[Path | None, dict[str, str]]:
-    """Return the folder of an embedded server, if the URL names one, and libpq's parameters."""
+def _of_variables(env: Mapping[str, str], written: Mapping[str, str]) -> _Where:
+    levels = {"the environment": urls.variables(env), ".env": urls.variables(written)}
+    origins = " and ".join(origin for origin, said in levels.items() if said)
+    parameters = {**levels[".env"], **levels["the environment"]}
+    return _Where(None, parameters, f"the PG* variables in {origins}")
+
+
+def _where(url: str, completing: Mapping[str, str], root: Path, origin: str) -> _Where:
+    """Return where a URL leads that is named so, completed by libpq's parameters."""
     if url.startswith("embedded:"):
         folder = root / (url.removeprefix("embedded:") or ".postgres")
-        return folder, {"dbname": completing.get("dbname", EMBEDDED_DATABASE)}
-    return None, {**completing, **(urls.parse(url) if url else {})}
+        return _Where(folder, {"dbname": completing.get("dbname", EMBEDDED_DATABASE)}, origin)
+    named = urls.parse(url) if url else {}
+    beside = completing.keys() - named.keys()
+    return _Where(None, {**completing, **named}, _beside(origin, beside))
+
+
+def _beside(origin: str, others: Collection[str]) -> str:
+    return f"{origin} and the PG* variables beside it" if others else origin
 
 
 def _check_agreement(url: str, beside: Mapping[str, str], origin: str) -> None:
@@ -315,9 +333,7 @@ def _check_agreement(url: str, beside: Mapping[str, str], origin: str) -> None:
         )
 
 
-def _settings(
-    said: Mapping[str, str], embedded: Path | None, parameters: Mapping[str, str], root: Path
-) -> Settings:
+def _settings(said: Mapping[str, str], where: _Where, root: Path) -> Settings:
     values = {name: _value(name, text) for name, text in said.items() if text.strip()}
     table = values.get("MIGRATIONS_TABLE", "migrations")
     schema, dot, name = table.rpartition(".")
@@ -325,8 +341,9 @@ def _settings(
         message = f"MIGRATIONS_TABLE={table} is no name of a table."
         raise SettingsError(message, "Write table, or schema.table.")
     return Settings(
-        parameters=parameters,
-        embedded=embedded,
+        parameters=where.parameters,
+        embedded=where.embedded,
+        origin=where.origin,
         root=root,
         folder=root / values.get("MIGRATIONS_DIR", "migrations"),
         schema=root / values.get("MIGRATIONS_SCHEMA", _SCHEMA),

@@ -104,13 +104,22 @@ class Server(NamedTuple):
 class Target:
     """Where to connect, by libpq's parameters. No dataclass, whose repr would show the password.
 
-    `schema`: what is migrated, where that is one of many in the database.
+    `schema`: what is migrated, where that is one of many in the database. `origin`: what names it,
+    in words.
     """
 
-    def __init__(self, parameters: Mapping[str, str], timeout_s: float, schema: str = "") -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, str],
+        timeout_s: float,
+        schema: str = "",
+        *,
+        origin: str = "",
+    ) -> None:
         self.parameters = parameters
         self.timeout_s = timeout_s
         self.schema = schema
+        self.origin = origin
         self._ahead: Ahead[Connection] | None = None
 
     @property
@@ -238,7 +247,8 @@ class Target:
         """Return the error of a connection that could not be made."""
         said = one_line(str(error).removeprefix("connection failed: "))
         for_long = f" (waited {waited:.0f} s)" if waited >= 1 else ""
-        advice = ["Nothing was executed. Check DATABASE_URL or the PG* variables in .env."]
+        check = f" Check {self.origin}." if self.origin else ""
+        advice = [f"Nothing was executed.{check}"]
         if f'database "{self.parameters.get("dbname")}" does not exist' in said:
             advice.append("If it is still to be made: invoke db.create, or invoke db.migrate")
         return ConnectionFailed(f"Cannot connect to {self.shown}{for_long}: {said}", *advice)
@@ -252,7 +262,8 @@ class Target:
         escaped = re.sub(r"([\\\s])", r"\\\1", names)
         before = self.parameters.get("options", os.environ.get("PGOPTIONS", ""))
         options = f"{before} -c search_path={escaped}".strip()
-        return Target({**self.parameters, "options": options}, self.timeout_s, schema)
+        there = {**self.parameters, "options": options}
+        return Target(there, self.timeout_s, schema, origin=self.origin)
 
     @property
     def maintenance(self) -> Target:
@@ -312,7 +323,7 @@ def target(settings: Settings) -> Iterator[Target]:
 
     with embedded.running(settings.embedded) as server:
         place = {"host": server.host, "port": str(server.port), "user": server.user}
-        yield from _used(Target({**settings.parameters, **place}, settings.connect_timeout_s))
+        yield from _used(_named(settings, {**settings.parameters, **place}))
 
 
 def _used(target: Target) -> Iterator[Target]:
@@ -325,7 +336,11 @@ def _used(target: Target) -> Iterator[Target]:
 def outside(settings: Settings) -> Target:
     """Return where to connect, if that is no embedded server. Not for several threads at once."""
     named = _of_service(settings.parameters)
-    return Target({**named, **settings.parameters}, settings.connect_timeout_s)
+    return _named(settings, {**named, **settings.parameters})
+
+
+def _named(settings: Settings, parameters: Mapping[str, str]) -> Target:
+    return Target(parameters, settings.connect_timeout_s, origin=settings.origin)
 
 
 def _of_service(parameters: Mapping[str, str]) -> dict[str, str]:

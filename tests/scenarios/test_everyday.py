@@ -65,7 +65,7 @@ def states(project: Project) -> dict[str, str]:
     return {row["filename"]: row["state"] for row in lines(done.stdout, "row")}
 
 
-def nowhere() -> dict[str, str]:
+def nowhere() -> dict[str, str | None]:
     """An environment whose server nobody has started."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -143,6 +143,21 @@ def test_a_server_that_is_down_is_a_sentence_and_exit_2(
     assert done.returncode == 2, done.output
     assert "127.0.0.1:" in done.stderr
     assert "Traceback" not in done.output
+
+
+def test_a_server_that_is_down_is_looked_for_where_it_was_named(project: Project) -> None:
+    write(project, 1)
+    env = nowhere()
+    url = env["DATABASE_URL"] or ""
+    done = project.invoke("db.status", env=env)
+    assert "Check DATABASE_URL in the environment." in done.stderr
+    (project.folder / ".env").write_text(f"DATABASE_URL={url}\n")
+    done = project.invoke("db.status", env={**env, "DATABASE_URL": None})
+    assert "Check DATABASE_URL in .env." in done.stderr
+    (project.folder / "targets").write_text(f"a={url}\n")
+    done = project.invoke("db.fleet", "--targets", "targets", env=env)
+    assert "Check its URL." in done.stderr
+    assert "DATABASE_URL" not in done.stderr
 
 
 @pytest.mark.parametrize("command", LOOKS, ids=" ".join)

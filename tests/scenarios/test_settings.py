@@ -221,6 +221,30 @@ def test_a_port_that_libpq_takes_is_taken(tmp_path: Path, url: str) -> None:
     assert read(tmp_path, None, {"DATABASE_URL": url}).parameters["dbname"] == "d"
 
 
+@pytest.mark.parametrize(
+    ("environment", "written", "origin"),
+    [
+        ({"DATABASE_URL": URL}, "", "DATABASE_URL in the environment"),
+        ({"DATABASE_URL": URL}, "PGUSER=u", "DATABASE_URL in the environment"),
+        ({}, f"DATABASE_URL={URL}", "DATABASE_URL in .env"),
+        (
+            {"PGPORT": "1"},
+            f"DATABASE_URL={URL}",
+            "DATABASE_URL in .env and the PG* variables beside it",
+        ),
+        ({"PGHOST": "h"}, "", "the PG* variables in the environment"),
+        ({"PGHOST": "h"}, "PGHOST=g", "the PG* variables in the environment"),
+        ({}, "PGHOST=h", "the PG* variables in .env"),
+        ({"PGDATABASE": "d"}, "PGUSER=u", "the PG* variables in the environment and .env"),
+    ],
+)
+def test_the_settings_know_what_names_the_target(
+    tmp_path: Path, environment: dict[str, str], written: str, origin: str
+) -> None:
+    (tmp_path / ".env").write_text(written)
+    assert read(tmp_path, None, environment).origin == origin
+
+
 @pytest.mark.parametrize("committed", ["sql", ["sql"], {"dir": ["sql"]}, {"dir": {"a": "b"}}])
 def test_a_committed_value_of_another_kind_is_refused(tmp_path: Path, committed: object) -> None:
     with pytest.raises(SettingsError, match=r"in invoke\.yaml"):
