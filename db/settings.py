@@ -42,10 +42,14 @@ _NEVER_COMMITTED = re.compile("url|pass|secret|host|port|user|database|dbname|_p
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _NO_SETTINGS = """\
-Put one of these into {file}, or into the environment:
-  DATABASE_URL=embedded:                                    a PostgreSQL of its own, for development
-  DATABASE_URL=postgresql://user:password@host:5432/name    a server
-  PGHOST=… PGPORT=… PGDATABASE=… PGUSER=… PGPASSWORD=…      the same, no URL-escaping needed"""
+Put one of these into the environment, or into
+  {file}
+A PostgreSQL of the project's own, for development:
+  DATABASE_URL=embedded:
+A server:
+  DATABASE_URL=postgresql://user:password@host:5432/name
+The same, where nothing needs to be percent-encoded:
+  PGHOST=… PGPORT=… PGDATABASE=… PGUSER=… PGPASSWORD=…"""
 
 
 class Settings(NamedTuple):

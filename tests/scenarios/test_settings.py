@@ -114,6 +114,16 @@ def test_variables_beside_a_url_complete_it(
     }
 
 
+def test_what_a_new_user_is_to_write_fits_a_terminal(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="No database is named") as caught:
+        read(tmp_path, None, {})
+    lines = str(caught.value).splitlines()
+    assert f"  {tmp_path / '.env'}" in lines
+    assert [line for line in lines if len(line) > 80 and str(tmp_path) not in line] == []
+    for name in ("DATABASE_URL=embedded:", "DATABASE_URL=postgresql://", "PGHOST="):
+        assert any(line.startswith(f"  {name}") for line in lines)
+
+
 # Which names and values
 
 
