@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 from invoke.collection import Collection
+from invoke.config import AmbiguousMergeError
 from invoke.exceptions import Exit
 from invoke.program import Program
 
 from . import tasks
+from .errors import one_line
 from .project import find_root
 from .screen.spelling import respelled
 
@@ -33,12 +35,29 @@ class _Commands(Program):
         except OSError as error:
             raise Exit(f"The working directory cannot be read: {error.strerror}.", 2) from None
         self.config.set_project_location(root)
+        self._load_project(root)
+        super().update_config(merge)
+
+    def _load_project(self, root: Path) -> None:
         try:
             self.config.load_project(merge=False)
+            if not isinstance(getattr(self.config, "_project", None), dict | None):
+                raise TypeError("it holds no names with values, such as db: below which ours are")
+            self.config.merge()
         except Exception as error:  # whatever its reader raises
-            said = str(error).splitlines()[0]
-            raise Exit(f"The invoke.yaml in {root} cannot be read: {said}.", 2) from None
-        super().update_config(merge)
+            said = _placed(error).rstrip(".")
+            message = f"The invoke.yaml in {root} cannot be read: {said}. Nothing was executed."
+            raise Exit(message, 2) from None
+
+
+def _placed(error: Exception) -> str:
+    """Return what is wrong with a file on one line, and where in it if its reader says that."""
+    if isinstance(error, AmbiguousMergeError):  # whose text is all that invoke has there
+        return "it has one value where invoke has names below, such as run: and tasks:"
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark and problem:
+        return f"line {mark.line + 1}, column {mark.column + 1}: {one_line(problem)}"
+    return one_line(str(error)) or type(error).__name__
 
 
 def main() -> None:

@@ -444,3 +444,38 @@ def test_the_readmes_invoke_yaml_is_read(repository: Repository) -> None:
     assert repository.tables() == {"orders", "lines"}
     with repository.cluster.connect(repository.database) as conn:
         assert conn.execute("SELECT count(*) FROM ops.migrations").fetchone() == (2,)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1, 2]\n", "it holds no names with values"),
+        ("nonsense\n", "it holds no names with values"),
+        ("db:\n  dir: [a\n", "line 3, column 1: expected ',' or ']'"),
+        ("db:\n\tdir: a\n", "line 2, column 1: found character"),
+        ("run: 1\n", "one value where invoke has names below, such as run:"),
+    ],
+    ids=["a list", "a word", "an open list", "a tab", "a value for names"],
+)
+def test_an_invoke_yaml_that_is_none_is_a_sentence_with_its_place(
+    repository: Repository, text: str, said: str
+) -> None:
+    repository.write("invoke.yaml", text)
+    with_two_files(repository)
+    done = repository.run(PROGRAM, "migrate")
+    assert done.returncode == 2, done.output
+    assert f"The invoke.yaml in {repository.folder} cannot be read: " in done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.output
+    assert len(done.stderr.splitlines()) == 1
+    assert repository.tables() == set()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}\n", "other: 1\n"])
+def test_an_invoke_yaml_without_settings_of_ours_is_left_alone(
+    repository: Repository, text: str
+) -> None:
+    repository.write("invoke.yaml", text)
+    with_two_files(repository)
+    done = repository.run(PROGRAM, "migrate")
+    assert done.returncode == 0, done.output
