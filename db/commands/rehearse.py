@@ -99,8 +99,10 @@ def _replayed(stack: ExitStack, settings: Settings, screen: Screen, goal: Goal) 
     only = folder.find(migrations, goal.only).filename if goal.only else ""
     before = [m.filename for m in migrations if m.filename < only]
     scratch = stack.enter_context(database(settings))
-    after = f"the base schema and {counted(len(before), 'file')}" if before else "the base schema"
-    screen.event(Note(f"the files run after {after}, on {scratch.shown}: sizes are unknown"))
+    base = ["the base schema"] if settings.schema.is_file() else []
+    after = " and ".join([*base, *([counted(len(before), "file")] if before else [])])
+    said = f"after {after}, on" if after else "on an empty database:"
+    screen.event(Note(f"the files run {said} {scratch.shown}: sizes are unknown"))
     replay(scratch, _lasting(screen), among=before)
     with scratch.target.once("migrations rehearsal") as conn, read_only(conn, describe(conn)):
         found = survey(conn, scratch.settings, goal)

@@ -223,7 +223,8 @@ def _schema(
         return (), [Note(f"{shown} was edited after it was loaded; only new databases get it")]
     empty = place.is_empty(conn, found.ledger)
     if executed or (found.progress and not empty):
-        return (), [Note(f"{shown} is taken as loaded: this ledger was set up without it")]
+        loaded = Note(f"{shown} is taken as loaded: this ledger was set up without it")
+        return (), [] if schema is None else [loaded]
     if not empty:
         raise _unknown(found, shown if schema else "")
     if schema is None and not settings.schema_named:  # a project may do without

@@ -226,6 +226,23 @@ def test_the_ledger_of_the_node_code_is_adopted_and_still_works_for_it(project: 
     assert {"users", "t1", "t2"} & tables(project) == set()
     assert {"t3", "t4", "t5"} <= tables(project)
     assert all(row["checksum"] for row in project.rows())
+
+
+def test_nothing_is_said_of_a_base_schema_where_there_is_none(project: Project) -> None:
+    (project.folder / "db" / "schema.sql").unlink(missing_ok=True)
+    project.write("001_a.sql", "CREATE TABLE a (id int);")
+    replayed = project.invoke("db.rehearse", "--replay", timeout=120)
+    assert "the files run on an empty database: " in replayed.stdout, replayed.output
+    for command in (["db.migrate"], ["db.migrate"], ["db.plan"], ["db.plan", "--sql"]):
+        done = project.invoke(*command)
+        assert done.returncode == 0, done.output
+        assert "schema" not in done.output
+    for command in (["db.rehearse"], ["db.rehearse", "--replay", "--name", "002_b.sql"]):
+        project.write("002_b.sql", "CREATE TABLE b (id int);")
+        done = project.invoke(*command, timeout=120)
+        assert done.returncode == 0, done.output
+        assert not re.search(r"base schema|schema\.sql", done.output)
+    assert "the files run after 1 file, on " in done.stdout
     with project.cluster.connect(project.database) as conn:
         conn.execute("INSERT INTO migrations (filename) VALUES (%s)", ["006_theirs.sql"])
         rows = conn.execute("SELECT filename FROM migrations ORDER BY id").fetchall()
