@@ -71,6 +71,7 @@ def dump(settings: Settings, screen: Screen, wanted: Wanted) -> None:
             f"{shown} was not written by db.dump, and would be lost. Nothing was written.",
             "To replace it: invoke db.dump --force; to another file: --file NAME",
         )
+    check_folder(settings, wanted.path.absolute(), settings.schema, "db.dump --file NAME")
     with (
         connected(settings, screen, writing=False) as (target, conn, server),
         read_only(conn, server),
@@ -89,7 +90,7 @@ def dump(settings: Settings, screen: Screen, wanted: Wanted) -> None:
     recorded = ledger.dumped(book, [executed[n] for n in numbered]) if book.exists else ""
     head = _header(book, major, tables, left_out)
     parts = [head, *dumped.statements, recorded.encode().rstrip()]
-    changed = replaced(path, b"\n\n".join(filter(None, parts)) + b"\n")
+    changed = replaced(path, b"\n\n".join(filter(None, parts)) + b"\n", shown)
     for each in left_out:
         names = ", ".join(each.names[:_SHOWN])
         more = f" and {len(each.names) - _SHOWN} more" if each.names[_SHOWN:] else ""
@@ -254,13 +255,21 @@ def _header(
     return folder.DUMPED + "\n".join(" ".join(line.splitlines()) for line in lines).encode()
 
 
-def replaced(path: Path, text: bytes) -> bool:
+def check_folder(settings: Settings, path: Path, usual: Path, another: str) -> None:
+    """Raise `SettingsError` for a folder that is missing, but that of the `usual` file is made."""
+    if path != usual and not path.parent.is_dir():
+        message = f"There is no folder {settings.shown(path.parent)}. Nothing was written."
+        raise SettingsError(message, f"Make it, or name another file: invoke {another}")
+
+
+def replaced(path: Path, text: bytes, shown: str) -> bool:
     """Put the text in place of the file, whole or not at all; return whether it is another one."""
     try:
         before = path.read_bytes() if path.exists() else None
         if before == text:
             return False
         mode = path.stat().st_mode & 0o777 if before is not None else 0o644
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             new = Path(file.name)
             try:
@@ -273,5 +282,8 @@ def replaced(path: Path, text: bytes) -> bool:
                 new.unlink()
                 raise
     except OSError as error:
-        raise SettingsError(f"{path} cannot be written: {error.strerror}.") from None
+        raise SettingsError(
+            f"{shown} cannot be written: {error.strerror}. It is as it was.",
+            f"See to the folder {path.parent}, then type the same command again.",
+        ) from None
     return True

@@ -14,7 +14,7 @@ from ..server import connection
 from ..server.ours import Connection
 from ..settings import Settings
 from ..typed import catalog, module
-from .dump import replaced
+from .dump import check_folder, replaced
 from .opened import Screen, explained, reading
 
 _SHOWN = 12  # lines of a difference
@@ -53,10 +53,8 @@ def write(settings: Settings, screen: Screen, path: Path, *, live: bool = False)
             f"{shown} was not written by db.models, and would be lost. Nothing was written.",
             "Remove it, or name another file: invoke db.models --out PATH",
         )
-    if not path.parent.is_dir():
-        message = f"There is no folder {settings.shown(path.parent)}. Nothing was written."
-        raise SettingsError(message, "Make it, or name another file: invoke db.models --out PATH")
-    changed = replaced(path.resolve(), text(settings, screen, live=live).encode())
+    check_folder(settings, path, settings.models, "db.models --out PATH")
+    changed = replaced(path.resolve(), text(settings, screen, live=live).encode(), shown)
     screen.event(Note("written" if changed else "is as it was", filename=shown))
 
 

@@ -313,6 +313,28 @@ def test_a_schema_that_somebody_wrote_is_replaced_only_by_force(project: Project
     assert "002_t2.sql" in dumped(project)
 
 
+@pytest.mark.parametrize("command", ["db.dump", "db.models"])
+def test_a_folder_that_is_missing_is_made_where_the_file_usually_is(
+    project: Project, command: str
+) -> None:
+    write(project, 1)
+    project.invoke("db.migrate-run")
+    option = "--file" if command == "db.dump" else "--out"
+    done = project.invoke(command, option, "nowhere/it")
+    assert done.returncode == 2
+    assert "There is no folder nowhere. Nothing was written." in done.stderr
+    assert f"invoke {command} {option} " in done.stderr
+    setting = "MIGRATIONS_SCHEMA" if command == "db.dump" else "MIGRATIONS_MODELS"
+    done = project.invoke(command, env={setting: "made/new/it"}, timeout=120)
+    assert done.returncode == 0, done.output
+    assert (project.folder / "made" / "new" / "it").is_file()
+    (project.folder / "file").touch()
+    done = project.invoke(command, env={setting: "file/it"}, timeout=120)
+    assert done.returncode == 2
+    assert "file/it cannot be written: " in done.stderr
+    assert str(project.folder / "file" / "it") not in done.stderr
+
+
 def test_a_file_that_is_executed_in_part_is_not_dumped(project: Project) -> None:
     project.write("001_n.sql", "-- migrate: no-transaction\nCREATE TABLE a ();\nSELECT 1/0;")
     assert project.invoke("db.migrate-run").returncode == 1

@@ -858,7 +858,7 @@ def test_a_dump_leaves_the_ledger_out_of_the_schema_and_knows_odd_names(project:
 def test_a_dump_that_cannot_be_written_leaves_the_file_as_it_was(project: Project) -> None:
     done = project.invoke("db.dump", "--file", "nowhere/schema.sql")
     assert done.returncode == 2
-    assert "cannot be written" in done.stderr
+    assert "There is no folder nowhere. Nothing was written." in done.stderr
 
 
 # db.lint
