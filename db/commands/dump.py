@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 from psycopg import sql
@@ -69,7 +70,9 @@ def dump(settings: Settings, screen: Screen, wanted: Wanted) -> None:
     if not wanted.force and _is_anothers(path):
         raise FilesError(
             f"{shown} was not written by db.dump, and would be lost. Nothing was written.",
-            "To replace it: invoke db.dump --force; to another file: --file NAME",
+            *keeping(settings, wanted.path),
+            f"To replace it: {typed(settings, wanted.path, '--force', *_options(wanted))}; "
+            "to another file: --file NAME",
         )
     check_folder(settings, wanted.path.absolute(), settings.schema, "db.dump --file NAME")
     with (
@@ -103,6 +106,34 @@ def dump(settings: Settings, screen: Screen, wanted: Wanted) -> None:
         )
     wrote = "written" if changed else "is as it was"
     screen.event(Note(f"{wrote}; executed migrations in it: {len(numbered)}", filename=shown))
+
+
+def typed(settings: Settings, path: Path, *options: str) -> str:
+    """Return db.dump as it is to be typed for this file."""
+    file = [] if _is_base(settings, path) else ["--file", quote(str(path))]
+    return " ".join(["invoke db.dump", *options, *file])
+
+
+def keeping(settings: Settings, path: Path) -> tuple[str, ...]:
+    """Return how a file that is loaded as the base schema stays what the files build on."""
+    if not _is_base(settings, path):
+        return ()
+    first = f"{settings.shown(settings.folder)}/000_base.sql"
+    return (
+        "If the files build on it, dump to another file: invoke db.dump --file structure.sql",
+        "or make it the first of them, on each database that has it:",
+        f"  mv {quote(settings.shown(settings.schema))} {quote(first)}",
+        "  invoke db.repair --name 000_base.sql --mark, and then: invoke db.dump",
+    )
+
+
+def _is_base(settings: Settings, path: Path) -> bool:
+    return path.resolve() == settings.schema.resolve()
+
+
+def _options(wanted: Wanted) -> list[str]:
+    tables = [f"--data {quote(table)}" for table in wanted.data]
+    return [*tables, *(["--privileges"] if wanted.privileges else [])]
 
 
 def _is_anothers(path: Path) -> bool:

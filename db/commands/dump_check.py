@@ -16,6 +16,7 @@ from ..scratch.compared import Comparison, Made
 from ..scratch.database import Scratch, database
 from ..scratch.objects import PRIVILEGES
 from ..settings import Settings
+from .dump import keeping, typed
 from .opened import Screen
 
 _OVERWRITTEN = (
@@ -30,28 +31,44 @@ def check(settings: Settings, screen: Screen, path: Path) -> None:
     `StatementFailed` if it or a file does not run on an empty database.
     """
     shown = settings.shown(path.absolute())
-    if not path.is_file() or not folder.is_dump(path):
-        raise FilesError(
-            f"{shown} was not written by db.dump, so it need not be what the files make.",
-            "Write it, from a database that has executed them: invoke db.dump --force",
-        )
+    base = _refuse_anothers(settings, path, shown)
     chosen = settings._replace(schema=path, role="")
     migrations = folder.discover(settings.folder, settings.shown(settings.folder))
-    with _empty(chosen, screen, shown) as scratch:
+    with _empty(chosen, screen, shown, path) as scratch:
         files.run(scratch, among=())
         recorded = compared.recorded(scratch)
         without = PRIVILEGES if folder.lacks_privileges(path) else ()
         dumped = compared.looked_at(scratch)._replace(settings={}, without=without)
-    with _made(chosen, screen, migrations, recorded) as (made, scratch):
+    with _made(chosen, screen, base, migrations, recorded) as (made, scratch):
         found = compared.compare(made, dumped, (), scratch)
     for each in found.differences:
         screen.event(each)
-    _refuse(shown, found, migrations, recorded)
+    _refuse(shown, typed(settings, path), found, migrations, recorded)
     screen.event(Note(f"what the files make; objects compared: {found.objects}", filename=shown))
+
+
+def _refuse_anothers(settings: Settings, path: Path, shown: str) -> Path | None:
+    """Refuse what db.dump has not written; return the base schema, if the files build on one."""
+    if not path.is_file():
+        raise FilesError(
+            f"{shown} is not there.",
+            f"Write it, from a database that has executed the files: {typed(settings, path)}",
+        )
+    if not folder.is_dump(path):
+        raise FilesError(
+            f"{shown} was not written by db.dump, so it need not be what the files make.",
+            *keeping(settings, path),
+            "To replace it, from a database that has executed the files: "
+            f"{typed(settings, path, '--force')}",
+        )
+    base = settings.schema
+    # A dump there is of the same files, so it is nothing that they build on.
+    return base if base.is_file() and not folder.is_dump(base) else None
 
 
 def _refuse(
     shown: str,
+    again: str,
     found: Comparison,
     migrations: tuple[Migration, ...],
     recorded: dict[str, Executed],
@@ -72,7 +89,7 @@ def _refuse(
         raise CheckFailed(
             f"{shown} is not what the files make: {'; '.join(filter(None, wrong))}.",
             "Dump a database that has executed all of them, and nothing else:",
-            "  invoke db.reset, and then: invoke db.dump",
+            f"  invoke db.reset, and then: {again}",
         )
 
 
@@ -80,27 +97,30 @@ def _refuse(
 def _made(
     settings: Settings,
     screen: Screen,
+    base: Path | None,
     migrations: tuple[Migration, ...],
     recorded: dict[str, Executed],
 ) -> Iterator[tuple[Made, Scratch]]:
-    """Yield what the files make, on an empty database, or behind a dump that has replaced some."""
+    """Yield what the files make, behind the base schema, or a dump that has replaced some."""
     gone = sorted(recorded.keys() - {SCHEMA, *(m.filename for m in migrations)})
     if gone:
         said = f"no longer in the folder: {listed(gone, 3)}; only what is behind them is checked"
         screen.event(Note(said))
-    with _empty(settings, screen, "the files") as scratch:
+    dump, behind = settings.schema, settings.schema if gone else base
+    if behind:
+        settings = settings._replace(schema=behind)
+    with _empty(settings, screen, "the files", dump) as scratch:
         try:
-            files.run(scratch, schema=bool(gone))
+            files.run(scratch, schema=bool(behind))
         except StatementFailed as failed:
-            if not gone:
+            if not behind:
                 failed.advice += (_OVERWRITTEN,)
             raise
         yield compared.looked_at(scratch)._replace(settings={}), scratch
 
 
 @contextmanager
-def _empty(settings: Settings, screen: Screen, what: str) -> Iterator[Scratch]:
-    major = folder.dumped_major(settings.schema)
-    with database(settings, major=major) as empty:
+def _empty(settings: Settings, screen: Screen, what: str, dump: Path) -> Iterator[Scratch]:
+    with database(settings, major=folder.dumped_major(dump)) as empty:
         screen.event(Note(f"replaying {what} on {empty.shown}"))
         yield files.prepared(empty, "")

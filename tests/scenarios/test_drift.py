@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
@@ -434,6 +436,10 @@ def test_a_dump_is_held_against_the_files_without_a_database(
 
     project.write_schema("SELECT 1;")
     assert "was not written by db.dump" in check(2)
+    (project.folder / "db" / "schema.sql").unlink()
+    said = check(2)
+    assert "db/schema.sql is not there." in said
+    assert "--force" not in said
     project.write("001_users.sql", USERS)
     project.write("002_fill.sql", "INSERT INTO users VALUES (1, 'on');")
     project.write_schema("")
@@ -456,6 +462,46 @@ def test_a_dump_is_held_against_the_files_without_a_database(
     # A base schema that the dump has overwritten is in no file.
     project.write("001_users.sql", "ALTER TABLE base ADD age int;")
     assert "keep that as the first file, such as 000_base.sql" in check(1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kept", ["beside", "as the first file"])
+def test_a_base_schema_that_somebody_wrote_is_kept_and_the_dump_checked(
+    project: Project, kept: str
+) -> None:
+    def run(line: str, code: int = 0) -> str:
+        done = project.invoke(*shlex.split(line), env={}, timeout=120)
+        assert done.returncode == code, done.output
+        return done.output
+
+    base = project.folder / "db" / "schema.sql"
+    written = "CREATE TABLE base (id int);\n"
+    base.write_text(written)
+    project.write("001_users.sql", "ALTER TABLE base ADD age int;")
+    run("db.migrate")
+    said = run("db.dump --check", 2)
+    assert said.index("If the files build on it") < said.index("--force")
+    if kept == "beside":
+        (to,) = re.findall("another file: invoke (.*)", said)
+        run(to)
+        assert base.read_text() == written
+        checked = f"{to} --check"
+    else:
+        moved, mark, to = re.findall(r"  mv (.*)\n  invoke (.*), and then: invoke (.*)\n", said)[0]
+        first, second = shlex.split(moved)
+        (project.folder / first).rename(project.folder / second)
+        run(f"{mark} --yes")
+        run(to)
+        checked = f"{to} --check"
+    assert "what the files make" in run(checked)
+    assert "nothing to do" in run("db.migrate")
+    project.write("002_b.sql", "ALTER TABLE base ADD more int;")
+    said = run(checked, 3)
+    assert "not in it: 002_b.sql" in said
+    assert f"invoke db.reset, and then: invoke {to}\n" in said
+    run("db.migrate")
+    run(to)
+    run(checked)
 
 
 @pytest.mark.long

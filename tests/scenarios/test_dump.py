@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -311,6 +313,21 @@ def test_a_schema_that_somebody_wrote_is_replaced_only_by_force(project: Project
     project.invoke("db.migrate-run")
     assert project.invoke("db.dump").returncode == 0  # its own
     assert "002_t2.sql" in dumped(project)
+
+
+def test_advice_writes_the_file_that_was_named(project: Project) -> None:
+    write(project, 1)
+    project.invoke("db.migrate-run")
+    project.write_schema("-- ours\n")
+    other = project.folder / "it's.sql"
+    other.write_text("SELECT 1;")
+    done = project.invoke("db.dump", "--file", "it's.sql", "--privileges")
+    assert done.returncode == 2
+    (command,) = re.findall("To replace it: invoke (.*); to another", done.stderr)
+    assert "base" not in done.stderr
+    assert project.invoke(*shlex.split(command)).returncode == 0
+    assert folder.is_dump(other)
+    assert dumped(project) == "-- ours\n"
 
 
 @pytest.mark.parametrize("command", ["db.dump", "db.models"])
