@@ -275,6 +275,12 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{ending}"
 
 
+def pip(extra: str) -> str:
+    """Return what installs an extra of this package: from its repository, or in another project."""
+    package = "." if __package__ == "db" else "invoke-pg-migrations"
+    return f"pip install '{package}[{extra}]'"
+
+
 def one_line(text: str) -> str:
     """Return a message of libpq, the server or a program of it on one line.
 

@@ -383,11 +383,14 @@ def test_a_path_that_is_a_file_is_refused(place: Path) -> None:
 
 
 def test_without_the_wheel_the_error_says_what_to_install(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(SettingsError, match=r"pip install '\.\[embedded\]'"):
-        embedded.running(folder).__enter__()
+    new = place / "other" / ".postgres"
+    for path in (folder, new):
+        with pytest.raises(SettingsError, match=r"pip install '\.\[embedded\]'"):
+            embedded.running(path).__enter__()
+    assert not new.parent.exists()
 
 
 def test_the_server_sees_no_variable_of_ours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

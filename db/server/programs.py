@@ -12,7 +12,7 @@ from contextlib import suppress
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
-from ..errors import SettingsError
+from ..errors import SettingsError, pip
 from ..settings import Settings
 from .connection import Target, target
 
@@ -35,7 +35,7 @@ def program(name: str, at_least: int = 0) -> str:
             versions[path] = tuple(int(n or 0) for n in numbers.groups())
     newest = max(versions, key=lambda path: versions[path], default="")
     if not newest:
-        advice = "Install PostgreSQL's client programs, or: pip install '.[embedded]'"
+        advice = f"Install PostgreSQL's client programs, or: {pip('embedded')}"
         raise SettingsError(f"There is no {name} on the PATH.", advice)
     if versions[newest][0] < at_least:
         raise SettingsError(
