@@ -26,7 +26,8 @@ _ENV = """\
 # Special characters in the password must be percent-encoded here (@ is %40) ...
 DATABASE_URL=postgresql://user:password@localhost:5432/name
 
-# ... but not here. Leave DATABASE_URL out to use these alone.
+# ... but not here. Leave DATABASE_URL out to use these alone. A value that begins with a quote, or
+# holds a # behind a space, stands in single quotes.
 # PGHOST=localhost
 # PGPORT=5432
 # PGDATABASE=name

@@ -201,6 +201,31 @@ def test_what_the_file_may_hold_besides(tmp_path: Path) -> None:
     assert read(tmp_path, None, {}).ledger == "migrations"
 
 
+@pytest.mark.parametrize(
+    ("written", "password"),
+    [
+        (r"p@ss:w/o?r#d% x\n${HOME}", r"p@ss:w/o?r#d% x\n${HOME}"),
+        ("a'b\"c", "a'b\"c"),
+        ("'\"quoted\"'", '"quoted"'),
+        ("'a #b'", "a #b"),
+        ("'\\'a'", "'a"),
+    ],
+)
+def test_a_password_in_the_file_is_not_escaped_but_may_need_quotes(
+    tmp_path: Path, written: str, password: str
+) -> None:
+    assert where(tmp_path, {"PGHOST": "h"}, f"PGPASSWORD={written}\n")["password"] == password
+
+
+def test_a_number_alone_is_a_duration(tmp_path: Path) -> None:
+    names = [name for name in NAMES if name.endswith(("_TIMEOUT", "_WAIT"))]
+    found = read(tmp_path, None, {"DATABASE_URL": URL, **dict.fromkeys(names, "7")})
+    assert len(names) == 3
+    assert (found.connect_timeout_s, found.lock_timeout_ms, found.lock_wait_s) == (7, 7, 7)
+    found = read(tmp_path, None, {"DATABASE_URL": URL, **dict.fromkeys(names, "1d")})
+    assert (found.connect_timeout_s, found.lock_timeout_ms) == (86_400, 86_400_000)
+
+
 @pytest.mark.parametrize("port", ["abc", "0", "65536", "-1", "5432,x", "5432.0"])
 def test_a_port_that_is_none_is_refused_before_it_is_waited_for(tmp_path: Path, port: str) -> None:
     given = {
