@@ -10,6 +10,8 @@ from .errors import SettingsError
 _PORT = re.compile(r"\s*\+?(\d+)\s*", re.ASCII)
 _LAST_PORT = 65535
 _PASSWORD = re.compile(r"password\s*=")
+_TELLING = re.compile(rf":/|:\S*@|{_PASSWORD.pattern}")
+_SHOWN = ("host", "hostaddr", "dbname", "user", "service")  # of libpq's parameters
 
 
 def may_tell(text: str) -> bool:
@@ -17,7 +19,17 @@ def may_tell(text: str) -> bool:
 
     Such a text is quoted in no message. A path has lost one slash of a URL.
     """
-    return ":/" in text or bool(_PASSWORD.search(text))
+    return bool(_TELLING.search(text))
+
+
+def refuse_url(text: str, name: str) -> None:
+    """Refuse a text that may hold a password, in the place `name` of what is shown."""
+    if may_tell(text):
+        raise SettingsError(
+            f"{name} holds what may be a URL, which is not shown here.",
+            "The target's URL is that of DATABASE_URL, and a server for disposable databases is "
+            "named by MIGRATIONS_SCRATCH.",
+        )
 
 
 def variables(values: Mapping[str, str]) -> dict[str, str]:
@@ -29,6 +41,9 @@ def variables(values: Mapping[str, str]) -> dict[str, str]:
 
     known = {o.envvar.decode(): o.keyword.decode() for o in pq.Conninfo.get_defaults() if o.envvar}
     found = {known[name]: value for name, value in values.items() if name in known}
+    for name, part in known.items():
+        if part in _SHOWN and name in values:
+            refuse_url(values[name], name)
     _check_port(found, "PGPORT")
     return found
 
@@ -65,6 +80,8 @@ def parse(url: str, name: str = "DATABASE_URL") -> dict[str, str]:
             f"{name} cannot be understood.",
             "Percent-encode special characters, or set PGHOST, PGUSER, PGPASSWORD, … instead.",
         ) from None
+    for part in filter(found.__contains__, _SHOWN):
+        refuse_url(found[part], f"The {part} in {name}")
     _check_port(found, name)
     return found
 

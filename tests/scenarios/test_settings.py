@@ -12,6 +12,7 @@ from psycopg import pq
 
 from db.errors import SettingsError
 from db.fleets import roster
+from db.server import connection
 from db.settings import NAMES, Settings, of_many, read
 from tests.conftest import MakeCluster, Project
 from tests.servers import Cluster
@@ -338,6 +339,9 @@ BROKEN = [
     "host=h password = a s3cret=1",
     "host=h password=s3cret port=s3cret",
     "host=h password='s3cret",
+    "host=u:s3cret@h dbname=d",
+    f"host='{URL}' dbname=d",
+    "host=h dbname='password=s3cret'",
 ]
 # How a line of .env may be written that does not say it.
 LINES = ["{}={}", "{}: {}", "{}:{}", "{} {}", "{}='{}", '{}="{}', "{}='{}' x", "x {}={}"]
@@ -346,14 +350,14 @@ MAY_HOLD_PASSWORD = {"DATABASE_URL", "PGPASSWORD", "MIGRATIONS_SCRATCH"}
 
 
 def refused(root: Path, environment: dict[str, str], committed: object = None) -> str:
-    """Return all that an error of these settings shows, if there is one."""
+    """Return all that an error of these settings shows, or else of what they name."""
     environ = {"PGHOST": "h"} if "DATABASE_URL" not in environment else {}
     try:
-        read(root, committed, {**environ, **environment})
+        found = read(root, committed, {**environ, **environment})
         of_many(root, committed, environment)(URL)
     except SettingsError as error:
         return f"{error!r} {error}"
-    return ""
+    return connection.outside(found).shown
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES, "DATABASE_URL", *LIBPQ}))
@@ -362,6 +366,7 @@ def test_no_message_about_a_setting_shows_a_password(tmp_path: Path, name: str) 
         *BROKEN,
         *(["s3cret # x", "s3cret", "u:s3cret@h"] if name in MAY_HOLD_PASSWORD else []),
     ]
+    values += ["u:s3cret@h", "u:s3cret@h:5432/d"] if name.startswith("PGHOST") else []
     said = []
     for value in values:
         said.append(refused(tmp_path, {name: value}))
