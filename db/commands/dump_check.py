@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..engine.survey import base_schema
 from ..errors import CheckFailed, FilesError, StatementFailed, listed
 from ..events import Note
 from ..files import folder
@@ -61,9 +62,9 @@ def _refuse_anothers(settings: Settings, path: Path, shown: str) -> Path | None:
             "To replace it, from a database that has executed the files: "
             f"{typed(settings, path, '--force')}",
         )
-    base = settings.schema
+    base = base_schema(settings)
     # A dump there is of the same files, so it is nothing that they build on.
-    return base if base.is_file() and not folder.is_dump(base) else None
+    return base.path if base and not folder.is_dump(base.path) else None
 
 
 def _refuse(

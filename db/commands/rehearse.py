@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from ..engine.check import refusals
-from ..engine.survey import Survey, survey
+from ..engine.survey import Survey, base_schema, survey
 from ..errors import CheckFailed, LedgerError, counted, listed, refuse
 from ..events import Concluded, Event, Note, Planned
 from ..files import folder
@@ -99,7 +99,7 @@ def _replayed(stack: ExitStack, settings: Settings, screen: Screen, goal: Goal) 
     only = folder.find(migrations, goal.only).filename if goal.only else ""
     before = [m.filename for m in migrations if m.filename < only]
     scratch = stack.enter_context(database(settings))
-    base = ["the base schema"] if settings.schema.is_file() else []
+    base = ["the base schema"] if base_schema(settings) else []
     after = " and ".join([*base, *([counted(len(before), "file")] if before else [])])
     said = f"after {after}, on" if after else "on an empty database:"
     screen.event(Note(f"the files run {said} {scratch.shown}: sizes are unknown"))
