@@ -53,6 +53,9 @@ PROGRESS = "db/engine/progress.py"
 RESUME = "db/engine/resume.py"
 TARGETS = "db/engine/targets.py"
 TRANSACTION = "db/engine/transaction.py"
+SETTINGS = "db/settings.py"
+URLS = "db/urls.py"
+DUMP_CHECK = "db/commands/dump_check.py"
 
 
 def dump(names: str) -> str:
@@ -1110,5 +1113,33 @@ MUTANTS: tuple[Mutant, ...] = (
         "    yield from found or ({MAY} if composed else ())",
         "    yield from ()",
         (dump("is_in_no_schema"),),
+    ),
+    Mutant(
+        SETTINGS,
+        "a line of .env that cannot be understood is skipped",
+        "        if line.error or urls.may_tell(key) or (alone and not _NAME.fullmatch(key)):",
+        "        if False:",
+        ("scenarios/test_settings.py -k says_nothing",),
+    ),
+    Mutant(
+        SETTINGS,
+        "a value that may hold a password is quoted",
+        '        shown = "." if name in _URLS else f": {value}"',
+        '        shown = f": {value}"',
+        ("scenarios/test_settings.py -k shows_a_password",),
+    ),
+    Mutant(
+        URLS,
+        "a URL in the place of a host or a database is shown",
+        "    return bool(_TELLING.search(text))",
+        "    return False",
+        ("scenarios/test_settings.py -k shows_a_password",),
+    ),
+    Mutant(
+        DUMP_CHECK,
+        "a dump is checked without the base schema that the files build on",
+        "    return base.path if base and not folder.is_dump(base.path) else None",
+        "    return None",
+        ("scenarios/test_drift.py -k somebody_wrote_is_kept",),
     ),
 )
