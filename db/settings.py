@@ -38,6 +38,8 @@ _PREFIX = "MIGRATIONS_"
 _SERVER = {"PGHOST": "host", "PGHOSTADDR": "hostaddr", "PGSERVICE": "service"}
 _TARGET = {**_SERVER, "PGDATABASE": "dbname"}
 _NAME = re.compile(r"[\w.-]*")  # none: a comment, or the end
+_ASSIGNED = re.compile(r"\n\s*(?:export\s+)?(\w+)\s*=")
+_OURS = re.compile("MIGRATIONS_|DATABASE_URL$|PG[A-Z]+$")
 _NEVER_COMMITTED = re.compile("url|pass|secret|host|port|user|database|dbname|_pg")
 
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -209,7 +211,8 @@ def _written(stream: IO[str]) -> dict[str, str]:
     for line in parse_stream(stream):
         key, alone = line.key or "", line.value is None
         # A name alone is docker's: that one takes it from its own environment.
-        if line.error or urls.may_tell(key) or (alone and not _NAME.fullmatch(key)):
+        odd = urls.may_tell(key) or (alone and not _NAME.fullmatch(key))
+        if line.error or odd or _takes_in(key, line.value or ""):
             text = line.original.string
             blank = text[: len(text) - len(text.lstrip())].count("\n")
             raise SettingsError(
@@ -218,6 +221,12 @@ def _written(stream: IO[str]) -> dict[str, str]:
             )
         values[key] = line.value or ""
     return values
+
+
+def _takes_in(name: str, value: str) -> bool:
+    """Return whether an open quote takes in the lines up to the next quote, and one is of ours."""
+    inside = _ASSIGNED.findall(value)
+    return bool(inside) and any(map(_OURS.match, (name, *inside)))
 
 
 def _own(env: Mapping[str, str], written: Mapping[str, str], committed: object) -> dict[str, str]:

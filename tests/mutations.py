@@ -1117,7 +1117,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         SETTINGS,
         "a line of .env that cannot be understood is skipped",
-        "        if line.error or urls.may_tell(key) or (alone and not _NAME.fullmatch(key)):",
+        '        if line.error or odd or _takes_in(key, line.value or ""):',
         "        if False:",
         ("scenarios/test_settings.py -k says_nothing",),
     ),

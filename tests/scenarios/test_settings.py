@@ -179,8 +179,13 @@ def test_each_level_comes_before_the_one_below(tmp_path: Path) -> None:
         ("PGHOST=h\r\n\r\nMIGRATIONS_TABLE='ops.mine \r\nPGUSER=u\r\n", 3),
         ('\ufeffMIGRATIONS_TABLE="ops.mine\nPGUSER="u"\n', 1),
         ("PGHOST=h\n=x", 2),
+        ('PGHOST=h\nMIGRATIONS_TABLE="ops.mine\n\nSOME="\nPGUSER=u\n', 2),
+        ("SOME='ops.mine\nexport PGUSER=u\nOTHER='\n", 1),
     ],
-    ids=["a colon", "no space", "an open quote", "two quotes", "no name"],
+    ids=[
+        *("a colon", "no space", "an open quote", "two quotes", "no name"),
+        *("a quote that takes in another name", "a quote that takes in one of ours"),
+    ],
 )
 def test_a_line_of_the_file_that_says_nothing_is_refused_by_its_number(
     tmp_path: Path, text: str, line: int
@@ -200,6 +205,12 @@ def test_what_the_file_may_hold_besides(tmp_path: Path) -> None:
     found = where(tmp_path, {}, written)
     assert found == {"host": "h", "user": "u # 1", "password": "a\nb ${HOME}"}
     assert read(tmp_path, None, {}).ledger == "migrations"
+    key = "-----BEGIN KEY-----\nQUJD\nQUI=\n-----END KEY-----"
+    found = where(
+        tmp_path, {}, f"KEY='{key}'\nPGHOST=h\nMIGRATIONS_DRIFT_IGNORE='TABLE a,\nTABLE b'\n"
+    )
+    assert found == {"host": "h"}
+    assert read(tmp_path, None, {}).drift_ignore == ("TABLE a", "TABLE b")
 
 
 @pytest.mark.parametrize(
