@@ -74,6 +74,10 @@ def engine(names: str) -> str:
     return f"scenarios/test_engine.py -k '{names}'"
 
 
+def outside(names: str) -> str:
+    return f"scenarios/test_outside.py -k '{names}'"
+
+
 def everyday(names: str) -> str:
     return f"scenarios/test_everyday.py -k '{names}'"
 
@@ -694,6 +698,27 @@ MUTANTS: tuple[Mutant, ...] = (
         '    return not (kind.endswith("CONCURRENTLY") or kind in _WEAK)',
         "    return False",
         (units("strong_lock"),),
+    ),
+    Mutant(
+        RESUME,
+        "a block that has committed something counts as rolled back",
+        "    if commits or (commits is None and kind in _BLOCKS):",
+        "    if commits is None and kind in _BLOCKS:",
+        (outside("committed_something"),),
+    ),
+    Mutant(
+        RESUME,
+        "a block that commits as it goes is cut off by our lock_timeout",
+        "    return strong(kind, sql) and kind not in _BLOCKS + _FUNCTIONS",
+        "    return strong(kind, sql)",
+        (outside("no_lock_timeout"),),
+    ),
+    Mutant(
+        WAITING,
+        "what may stand in part is tried again",
+        "        if running.once:\n            return None\n",
+        "",
+        (outside("not_repeated"),),
     ),
     Mutant(
         OUTSIDE,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from db.engine import pooled, resume
-from db.engine.resume import CREATE, DROP, REINDEX, Facts, Index, Row, Step
+from db.engine import pooled, resume, targets
+from db.engine.resume import CREATE, DROP, REINDEX, Facts, Index, Left, Row, Step
 from db.errors import ScriptError
 from db.events import Connected
 from db.files.plan import Progress
@@ -92,6 +92,42 @@ def test_the_next_step(kind: str, row: Row | None, facts: Facts, step: Step) -> 
 )
 def test_who_may_make_the_application_queue(kind: str, sql: bytes, strong: bool) -> None:
     assert resume.strong(kind, sql) is strong
+
+
+@pytest.mark.parametrize(
+    ("kind", "commits", "left"),
+    [
+        ("CALL", 0, Left.NOTHING),
+        ("CALL", 2, Left.SOMETHING),
+        ("CALL", None, Left.SOMETHING),  # not certain
+        ("DO", None, Left.SOMETHING),
+        ("SELECT", 0, Left.ELSEWHERE),
+        ("SELECT", None, Left.ELSEWHERE),
+        ("CREATE DATABASE", None, Left.NOTHING),
+        ("ALTER DATABASE SET TABLESPACE", 1, Left.SOMETHING),
+        (CREATE, 2, Left.KNOWN),
+        ("VACUUM", 3, Left.KNOWN),
+    ],
+)
+def test_what_a_failed_statement_has_left(kind: str, commits: int | None, left: Left) -> None:
+    assert resume.left(kind, commits) is left
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "counted"),
+    [
+        ([(b"3/7",)], [(b"3/9",)], 0),
+        ([(b"3/7",)], [(b"3/11",)], 2),
+        ([(b"3/7",)], [(b"3/8",)], 0),  # it did not even begin
+        ([(b"3/7",)], [(b"4/9",)], None),
+        ([(b"3/7",)], [], None),
+        ([], [(b"3/9",)], None),
+    ],
+)
+def test_the_commits_of_a_statement_between_two_transactions_of_ours(
+    before: list[tuple[bytes]], after: list[tuple[bytes]], counted: int | None
+) -> None:
+    assert targets.commits(before, after) == counted
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from ..errors import Diagnostic, FileChanged, MigrationsError, StatementFailed
 from ..events import Blocker
@@ -52,18 +53,23 @@ def explain(
     outcome: str,
     notices: tuple[Diagnostic, ...],
     blockers: tuple[Blocker, ...],
+    doubt: Sequence[str],
     command: str,
     unloaded: remedy.Unloaded | None,
 ) -> MigrationsError:
     """Return the error. `outcome`: what stands now. `command`: what to type to go on.
 
-    `unloaded`: the base schema's file, if this database never got it.
+    `doubt`: what somebody has to say before that. `unloaded`: the base schema's file, if this
+    database never got it.
     """
     said, script = failed.diagnostic, running.script
     if failed.command.role in ("record", "untouched") and said.sqlstate[:2] in ("22", "42"):
         return _touches_the_ledger(said, running, outcome, notices, command)
     advice = [f"blocked by {blocker}" for blocker in blockers]
-    if said.sqlstate in ("55P03", "40P01"):
+    if doubt:
+        advice += [*_known(said, running, failed.command.statement), *doubt]
+        advice.append(f"Then: invoke {command}")
+    elif said.sqlstate in ("55P03", "40P01"):
         advice += _in_the_way(running, seen=bool(blockers), locked=said.sqlstate == "55P03")
         advice.append(f"Then: invoke {command}")
     else:

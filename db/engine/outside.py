@@ -10,20 +10,23 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from ..errors import LedgerError
 from ..events import Event, Note, Waiting
+from ..files.plan import Progress
 from ..pauses import pause
 from ..server.pipeline import Command, CommandFailed
 from ..sql import kinds
 from ..sql.lexer import Statement
-from ..sql.script import Unit
+from ..sql.script import Script, Unit
 from . import resume, targets
+from .place import Ledger
 from .progress import FINISH, FORGET, INTENT, MODES, TAKEN, UNFINISH, Answers, Work
-from .resume import CREATE, Facts, Row, Step
+from .resume import CREATE, Facts, Left, Row, Step
 from .session import statement
 from .targets import Target
 
@@ -98,6 +101,22 @@ def unfinish(work: Work, number: int, unit: Unit) -> Generator[Event, None, bool
     return (yield from work.write(UNFINISH, number, row.run_by))
 
 
+def doubt(ledger: Ledger, script: Script, filename: str, rows: Sequence[Progress]) -> list[str]:
+    """Return what to do about a statement that failed, and may stand in part; [] if none does."""
+    units = list(script.units())
+    for row in rows:
+        intent = not row.finished and row.batches is None and row.unit < len(units)
+        if intent and not resume.settles(units[row.unit].statements[0].kind):
+            did, did_not = _answers(ledger, filename, row.unit)
+            return [
+                "What it has committed stays, and to execute it again begins at its beginning. "
+                "Look, and say so:",
+                f"To run it again, edited or not: {did_not}",
+                f"To leave it as it is:           {did}",
+            ]
+    return []
+
+
 def look(
     work: Work, found: Statement, row: Row | None
 ) -> Generator[Event, None, tuple[Target, Facts]]:
@@ -162,6 +181,8 @@ def _announced(work: Work, number: int, unit: Unit, target: Target) -> Iterator[
     yield from work.session.opening(work.running, MODES, flush=True)
     yield from work.state.ours()
     yield from work.claim(INTENT, number, unit, json.dumps(announced))
+    if not resume.settles(unit.statements[0].kind):
+        yield targets.began(work.running)
     yield Command(b"COMMIT", "unit", work.running)
 
 
@@ -181,8 +202,11 @@ def _run(work: Work, number: int, unit: Unit, target: Target) -> Iterator[Event]
     """Announce it, run it, and write down that it is finished."""
     (found,), session = unit.statements, work.session
     directive, limit_ms = work.running.script.directives.lock_timeout_ms, 0
-    if resume.strong(found.kind, work.running.script.sql(found)):
-        limit_ms = session.settings.lock_timeout_ms if directive is None else directive
+    text = work.running.script.sql(found)
+    if directive is not None and resume.strong(found.kind, text):
+        limit_ms = directive
+    elif resume.limited(found.kind, text):
+        limit_ms = session.settings.lock_timeout_ms
     yield from _limit(work, limit_ms)
     marked, prefix = statement(work.running, found), targets.mark(session.name)
     commands = [
@@ -196,9 +220,11 @@ def _run(work: Work, number: int, unit: Unit, target: Target) -> Iterator[Event]
         with session.pipe.opened():
             yield from work.settled(commands, kept)
     except CommandFailed as failed:
+        commits = yield from _commits(work, kept)
         session.rollback()
         if "statement" not in kept:
-            yield from _after(work, failed, number, found, len(prefix))
+            _unprefixed(failed, len(prefix))
+            yield from _after(work, failed, number, found, commits)
             raise
         # It is done, and only that could not be written down, such as by a cancel request.
         yield from work.write(TAKEN, number, session.name)
@@ -206,15 +232,33 @@ def _run(work: Work, number: int, unit: Unit, target: Target) -> Iterator[Event]
     work.seen(kept, number)
 
 
+def _commits(work: Work, before: Answers) -> Generator[Event, None, int | None]:
+    """Return how often a statement that has just failed has committed, if that is certain."""
+    idle = work.session.conn.info.transaction_status == TransactionStatus.IDLE
+    if work.clean or not idle or not before.get("began"):  # a pooler's session had others since
+        return None
+    after = yield from work.asked([targets.began(work.running)])
+    return targets.commits(before["began"], after["began"])
+
+
+def _unprefixed(failed: CommandFailed, prefix: int) -> None:
+    """Have the place of its error in the statement as the file has it."""
+    position = failed.diagnostic.position
+    if position and failed.command.statement is not None:
+        failed.diagnostic = failed.diagnostic._replace(position=position - prefix)
+
+
 def _after(
-    work: Work, failed: CommandFailed, number: int, found: Statement, prefix: int
+    work: Work, failed: CommandFailed, number: int, found: Statement, commits: int | None
 ) -> Iterator[Event]:
-    """Take the announcement back if the statement failed: what failed is not in doubt."""
+    """Take the announcement back if the statement failed, and has left nothing that is in doubt."""
     if failed.command.statement is None:
         return
-    position = failed.diagnostic.position
-    if position:
-        failed.diagnostic = failed.diagnostic._replace(position=position - prefix)
+    left = resume.left(found.kind, commits)
+    work.running.once = left in (Left.ELSEWHERE, Left.SOMETHING)
+    if left is Left.SOMETHING:
+        work.running.left = "So does what it had committed itself before it failed."
+        return
     yield from work.read()
     row = work.rows.get(number)
     if row is None or not (yield from work.write(FORGET, number, work.session.name)):
@@ -226,18 +270,28 @@ def _after(
         )
     _, facts = yield from look(work, found, row)
     work.running.left = _left(facts)
+    if left is Left.ELSEWHERE:
+        work.running.left = "What it did by a connection of its own, if it has one, stays as well."
 
 
 def _in_doubt(work: Work, number: int, found: Statement) -> LedgerError:
-    table = work.ledger.compose("{unfinished}").decode()
-    filename = sql.Literal(work.running.filename).as_string(None)
-    where = f"WHERE filename = {filename} AND unit = {number}"
+    did, did_not = _answers(work.ledger, work.running.filename, number)
     return work.wrong(
         found,
-        "this statement was running when a run was cut off, and whether it took effect "
-        "cannot be told from the catalog. Look, and say so:",
-        f"It did:     UPDATE {table} SET finished_at = now() {where};",
-        f"It did not: DELETE FROM {table} {where};",
+        "this statement was running when a run was cut off, or failed after it had committed "
+        "something, and whether it took effect cannot be told from the catalog. Look, and say so:",
+        f"It did:     {did}",
+        f"It did not: {did_not}",
+    )
+
+
+def _answers(ledger: Ledger, filename: str, number: int) -> tuple[str, str]:
+    """Return what says of a unit that it is executed, and what says that it is not."""
+    table, name = ledger.compose("{unfinished}").decode(), sql.Literal(filename).as_string(None)
+    where = f"WHERE filename = {name} AND unit = {number}"
+    return (
+        f"UPDATE {table} SET finished_at = now() {where};",
+        f"DELETE FROM {table} {where};",
     )
 
 

@@ -20,6 +20,10 @@ CREATE, DROP, REINDEX = (
 )
 # Doing these once more does no harm.
 _REPEATABLE = ("VACUUM", "CLUSTER", "REINDEX", "REPACK", "ALTER SYSTEM", "DISCARD", "CHECKPOINT")
+# Code of somebody's own: it may commit as it goes, and what it waits for is not known beforehand.
+_BLOCKS = ("DO", "CALL")
+# ... and this where a file says that it must be outside a transaction: by a connection of its own.
+_FUNCTIONS = ("SELECT", "WITH", "VALUES", "EXECUTE")
 # Nobody queues behind these: they take no lock that reads or writes of a table wait for.
 _WEAK = frozenset(
     {"ALTER SYSTEM", "CREATE DATABASE", "DROP DATABASE", "ALTER DATABASE SET TABLESPACE",
@@ -70,6 +74,15 @@ class Facts(NamedTuple):
     indexes: tuple[Index, ...] = ()
 
 
+class Left(Enum):
+    """What a statement outside a transaction has left when it has failed."""
+
+    NOTHING = auto()  # its transaction was rolled back, and it was the only one
+    KNOWN = auto()  # what the catalog tells, or what is done again without harm
+    ELSEWHERE = auto()  # nothing here; what it did by a connection of its own, nobody can tell
+    SOMETHING = auto()  # what it had committed: how far that is, only a person can tell
+
+
 class Step(Enum):
     """What to do with a unit that runs outside a transaction."""
 
@@ -92,9 +105,26 @@ def next_step(kind: str, row: Row | None, facts: Facts) -> Step:
         if any(index.building for index in invalid):
             return Step.WAIT
         return Step.CLEAN if invalid else Step.RUN
-    if row is None or kind == DROP or kind.startswith(_REPEATABLE):
+    if row is None or settles(kind):
         return Step.RUN
     return Step.ASK
+
+
+def settles(kind: str) -> bool:
+    """Return whether a run finds out by itself what is left of a statement, and goes on there."""
+    return kind in (CREATE, DROP, REINDEX) or kind.startswith(_REPEATABLE)
+
+
+def left(kind: str, commits: int | None) -> Left:
+    """Return what a statement has left that failed after so many commits of its own.
+
+    None: they could not be counted.
+    """
+    if settles(kind):
+        return Left.KNOWN
+    if commits or (commits is None and kind in _BLOCKS):
+        return Left.SOMETHING
+    return Left.ELSEWHERE if kind in _FUNCTIONS else Left.NOTHING
 
 
 def _took_effect(kind: str, intent: Row, facts: Facts) -> bool:
@@ -114,6 +144,11 @@ def strong(kind: str, sql: bytes) -> bool:
     if kind == "VACUUM":
         return b"full" in sql.lower()
     return not (kind.endswith("CONCURRENTLY") or kind in _WEAK)
+
+
+def limited(kind: str, sql: bytes) -> bool:
+    """Return whether an attempt is given our lock_timeout: not what it would cut off half-way."""
+    return strong(kind, sql) and kind not in _BLOCKS + _FUNCTIONS
 
 
 def checksum(script: Script, unit: Unit) -> str:

@@ -309,25 +309,28 @@ class Run(Sender):
         blockers: tuple[Blocker, ...],
     ) -> MigrationsError:
         """Return the error of a file, with what stands now as the ledger tells it."""
-        from . import failure
+        from . import failure, outside
 
         self._flush()
-        outcome = self._standing(todo)
+        outcome, doubt = self._standing(todo), list[str]()
         if running.script.directives.transaction:
             outcome = f"Rolled back. {outcome}"
         else:
             progress = ledger.read_progress(self._session.conn, self._ledger)
-            done = sum(unit.finished for unit in progress.get(running.filename, ()))
+            units = progress.get(running.filename, ())
+            done = sum(unit.finished for unit in units)
             outcome = f"{outcome} What precedes this statement stays: {done} executed in this file."
-            if batches := batched(progress.get(running.filename, ())):
+            if batches := batched(units):
                 outcome = f"{outcome} So do {batches} of it."
             outcome = f"{outcome} {running.left}".rstrip()
+            doubt = outside.doubt(self._ledger, running.script, running.filename, units)
         return failure.explain(
             failed,
             running,
             outcome=outcome,
             notices=tuple(self._session.notices),
             blockers=blockers,
+            doubt=doubt,
             command=self._goal.command,
             unloaded=self._unloaded(),
         )

@@ -68,6 +68,7 @@ class Running:
         self.renews = False  # it changes what a new session is given: the next file gets one
         self.duration_ms = 0
         self.progressed = False  # a batch was committed since it was sent
+        self.once = False  # its failed statement may stand in part: it is not tried again
         self.left = ""  # what its failed statement has left behind, and what becomes of that
 
 

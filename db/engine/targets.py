@@ -14,6 +14,8 @@ from ..server.pipeline import Command
 from ..sql.kinds import IndexTarget
 from .resume import REINDEX, Index
 
+_Rows = Sequence[Sequence["bytes | None"]]
+
 _RESOLVE = b"""
 SELECT pg_catalog.to_regclass($1)::pg_catalog.oid, pg_catalog.encode(pg_catalog.convert_to(
     (pg_catalog.parse_ident($2))[1]::pg_catalog.name::pg_catalog.text, 'UTF8'), 'hex')"""
@@ -66,6 +68,12 @@ SELECT EXISTS (
                        WHERE l.pid OPERATOR(pg_catalog.=) a.pid
                          AND l.locktype OPERATOR(pg_catalog.=) 'virtualxid')))"""
 
+# A session and the number of its transaction, of which each gets the next one.
+_BEGAN = b"""
+SELECT l.virtualtransaction FROM pg_catalog.pg_locks AS l
+WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
+  AND l.virtualxid OPERATOR(pg_catalog.=) l.virtualtransaction"""
+
 
 class Target(NamedTuple):
     """The relation that a statement names, by number, and the index's own name, where it has one.
@@ -81,6 +89,23 @@ class Target(NamedTuple):
 def mark(run: str) -> bytes:
     """Return the comment by which others know whose statement it is that a server executes."""
     return f"{watch.mark(run)}*/ ".encode()
+
+
+def began(about: object) -> Command:
+    """Return the question which transaction of its session it is in."""
+    return Command(_BEGAN, "began", about)
+
+
+def commits(before: _Rows, after: _Rows) -> int | None:
+    """Return how often a statement has committed that failed between two transactions of ours.
+
+    Its own was the next one, and the second of ours the one behind that. None: it was not the same
+    session, or the server does not say.
+    """
+    numbers = [(row[0] or b"").decode().split("/") for row in (*before, *after)]
+    if len(numbers) != 2 or numbers[0][0] != numbers[1][0]:
+        return None
+    return max(0, int(numbers[1][1]) - int(numbers[0][1]) - 2)
 
 
 def resolve(kind: str, named: IndexTarget, about: object) -> Command:

@@ -166,6 +166,8 @@ class Patience:
         taken = claimed and said.sqlstate == _TAKEN
         if not (said.sqlstate in _LOCKED or taken or GIVEN_UP in said.message):
             return None
+        if running.once:
+            return None
         longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (self.attempt - 1))
         pause = longest * random.uniform(0.5, 1.0)
         if elapsed + pause > self.limit_s:

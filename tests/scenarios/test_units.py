@@ -365,7 +365,14 @@ def test_a_role_that_a_file_takes_owns_what_the_rest_of_it_makes(project: Projec
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("text", ["VACUUM FULL hot", "DO $$ BEGIN LOCK hot; COMMIT; END $$"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "VACUUM FULL hot",
+        "-- migrate: lock-timeout=500ms\nDO $$ BEGIN LOCK hot; COMMIT; END $$",
+    ],
+    ids=["known", "of a file"],
+)
 def test_a_strong_lock_outside_a_transaction_does_not_queue_the_application(
     project: Project, text: str
 ) -> None:
