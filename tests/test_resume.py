@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from db.engine import pooled, resume, targets
-from db.engine.resume import CREATE, DROP, REINDEX, Facts, Index, Left, Row, Step
+from db.engine.resume import CREATE, DETACH, DROP, REINDEX, Facts, Index, Left, Row, Step
 from db.errors import ScriptError
 from db.events import Connected
 from db.files.plan import Progress
@@ -33,6 +33,7 @@ VALID, INVALID = Facts(1, "i", indexes=(index(),)), Facts(1, "i", indexes=(index
 BUILDING = Facts(1, "i", indexes=(index(valid=False, building=True),))
 ELSEWHERE = Facts(1, "i", indexes=(index(valid=False, ours=False),))
 NOTHING = Facts(1, "i")
+ATTACHED = Facts(1, attached=True)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,11 @@ NOTHING = Facts(1, "i")
         (REINDEX, intent(), INVALID, Step.CLEAN),
         (REINDEX, intent(), BUILDING, Step.WAIT),
         (REINDEX, intent(), NOTHING, Step.RUN),
+        (DETACH, None, ATTACHED, Step.RUN),
+        (DETACH, intent(existed=1), ATTACHED, Step.RUN),
+        (DETACH, intent(existed=1), ATTACHED._replace(finalize="ALTER …"), Step.RUN),
+        (DETACH, intent(existed=1), Facts(1), Step.FINISH),
+        (DETACH, intent(existed=None), Facts(1), Step.RUN),  # PostgreSQL refuses it
         ("VACUUM", intent(), Facts(), Step.RUN),
         ("ALTER SYSTEM", OLD, Facts(), Step.RUN),
         ("CALL", None, Facts(), Step.RUN),

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator, Sequence
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from ..errors import LedgerError
+from ..errors import LedgerError, listed
 from ..events import Event, Note, Waiting
 from ..files.plan import Progress
 from ..pauses import pause
@@ -60,7 +60,7 @@ def execute(work: Work, number: int, unit: Unit) -> Iterator[Event]:
             yield from _clean(work, number, unit, target, facts)
         else:
             yield from _note(work, found, facts)
-            yield from _run(work, number, unit, target)
+            yield from _run(work, number, unit, target, facts)
             return
 
 
@@ -125,7 +125,10 @@ def look(
     if named is None:
         return Target(), Facts()
     if row is not None and row.target is not None:
-        target = Target(row.target.get("relation"), row.target.get("name"))
+        kept = row.target
+        target = Target(kept.get("relation"), kept.get("name"), schema=kept.get("schema"))
+    elif named.database:
+        target = Target()
     else:
         question = targets.resolve(found.kind, named, work.running)
         try:
@@ -135,10 +138,13 @@ def look(
             failed.command = failed.command._replace(statement=found)
             raise
         target = targets.resolved(answers["resolved"][0])
-    answers = yield from work.asked(targets.look(found.kind, target, work.running))
+    answers = yield from work.asked(targets.look(found.kind, named, target, work.running))
     indexes = tuple(targets.index(values) for values in answers["index"])
-    existed = next((index.oid for index in indexes if found.kind == CREATE), None)
     facts = Facts(target.relation, target.name, answers["gone"] == [(b"t",)], indexes)
+    existed = next((index.oid for index in indexes if found.kind == CREATE), None)
+    if attached := answers.get("attached"):
+        existed = target.relation
+        facts = facts._replace(attached=True, finalize=(attached[0][0] or b"").decode())
     return target._replace(existed=existed), facts
 
 
@@ -187,7 +193,9 @@ def _announced(work: Work, number: int, unit: Unit, target: Target) -> Iterator[
 
 
 def _note(work: Work, found: Statement, facts: Facts) -> Iterator[Event]:
-    """Say so if PostgreSQL will pass a statement over for its IF NOT EXISTS."""
+    """Say so if PostgreSQL will pass a statement over, or it is another one that is executed."""
+    if facts.finalize:
+        yield Note(f"ending what was cut off: {facts.finalize}", filename=work.running.filename)
     text = work.running.script.sql(found)
     if found.kind == CREATE and facts.indexes and re.search(rb"(?i)IF\s+NOT\s+EXISTS", text):
         index = facts.indexes[0]
@@ -198,17 +206,18 @@ def _note(work: Work, found: Statement, facts: Facts) -> Iterator[Event]:
         )
 
 
-def _run(work: Work, number: int, unit: Unit, target: Target) -> Iterator[Event]:
+def _run(work: Work, number: int, unit: Unit, target: Target, facts: Facts) -> Iterator[Event]:
     """Announce it, run it, and write down that it is finished."""
     (found,), session = unit.statements, work.session
+    marked, prefix, kind = statement(work.running, found), targets.mark(session.name), found.kind
+    if facts.finalize:  # whose locks are strong ones
+        marked, kind = marked._replace(sql=facts.finalize.encode()), "ALTER TABLE"
     directive, limit_ms = work.running.script.directives.lock_timeout_ms, 0
-    text = work.running.script.sql(found)
-    if directive is not None and resume.strong(found.kind, text):
+    if directive is not None and resume.strong(kind, marked.sql):
         limit_ms = directive
-    elif resume.limited(found.kind, text):
+    elif resume.limited(kind, marked.sql):
         limit_ms = session.settings.lock_timeout_ms
     yield from _limit(work, limit_ms)
-    marked, prefix = statement(work.running, found), targets.mark(session.name)
     commands = [
         *_announced(work, number, unit, target),
         marked._replace(sql=prefix + marked.sql),
@@ -223,7 +232,7 @@ def _run(work: Work, number: int, unit: Unit, target: Target) -> Iterator[Event]
         commits = yield from _commits(work, kept)
         session.rollback()
         if "statement" not in kept:
-            _unprefixed(failed, len(prefix))
+            _place(failed, None if facts.finalize else len(prefix))
             yield from _after(work, failed, number, found, commits)
             raise
         # It is done, and only that could not be written down, such as by a cancel request.
@@ -241,11 +250,12 @@ def _commits(work: Work, before: Answers) -> Generator[Event, None, int | None]:
     return targets.commits(before["began"], after["began"])
 
 
-def _unprefixed(failed: CommandFailed, prefix: int) -> None:
-    """Have the place of its error in the statement as the file has it."""
+def _place(failed: CommandFailed, prefix: int | None) -> None:
+    """Have the error's place in the statement as the file has it; None: it is not in the file."""
     position = failed.diagnostic.position
     if position and failed.command.statement is not None:
-        failed.diagnostic = failed.diagnostic._replace(position=position - prefix)
+        place = None if prefix is None else position - prefix
+        failed.diagnostic = failed.diagnostic._replace(position=place)
 
 
 def _after(
@@ -305,8 +315,13 @@ def _limit(work: Work, limit_ms: int) -> Iterator[Event]:
 
 def _left(facts: Facts) -> str:
     """Return what a failed statement has left behind, and what becomes of it."""
+    if facts.finalize:
+        return (
+            "The partition is detached half-way: its rows are not seen in the table any more. The "
+            f"next run ends it: {facts.finalize}"
+        )
     names = [index.name for index in facts.indexes if index.ours and not index.valid]
     if not names:
         return ""
     verb = "stay; the next run drops them" if names[1:] else "stays; the next run drops it"
-    return f"The INVALID index {', '.join(names)} {verb}, and builds again."
+    return f"The INVALID index {listed(names)} {verb}, and builds again."

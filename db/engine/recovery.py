@@ -127,24 +127,28 @@ def interrupted(
     left: Sequence[Migration],
     under_way: Sequence[str],
     *,
+    cancelled: str,
+    waited: str,
     replicated: str,
 ) -> str:
     """Return what stands after an interrupt: `files` were to be executed, `left` were not.
 
-    `under_way`: what had been sent. `replicated`: the standbys that a commit waits for.
+    `under_way`: what had been sent. `cancelled`: what became of the statement that was running.
+    `replicated`: the standbys that a commit waits for; `waited`: a statement that may have.
     """
     names = {migration.filename for migration in left}
     executed = listed([m.filename for m in files if m.filename not in names]) or "nothing"
     cut = any(name in names for name in under_way)
-    cancelled = "The running statement was cancelled and rolled back. " if cut else ""
+    stopped = f"{cancelled} " if cut and cancelled else ""
     rest = f"{len(left)}, from {left[0].filename} on" if left else "nothing"
-    here = [name for name in under_way if name not in names] if replicated else []
+    here = [name for name in under_way if name not in names]
+    here += [waited] if waited else []
     unsure = (
         f" {listed(here)}: committed on this server; no synchronous standby ({replicated}) has "
         "confirmed it."
     )
-    stands = f"Interrupted. {cancelled}Executed: {executed}. Not executed: {rest}."
-    return f"{stands}{unsure if here else ''}"
+    stands = f"Interrupted. {stopped}Executed: {executed}. Not executed: {rest}."
+    return f"{stands}{unsure if here and replicated else ''}"
 
 
 def replicated(session: Session) -> str:

@@ -15,8 +15,9 @@ from ..errors import ScriptError
 from ..files.plan import Progress
 from ..sql.script import Script, Unit
 
-CREATE, DROP, REINDEX = (
-    f"{verb} CONCURRENTLY" for verb in ("CREATE INDEX", "DROP INDEX", "REINDEX")
+CREATE, DROP, REINDEX, DETACH = (
+    f"{verb} CONCURRENTLY"
+    for verb in ("CREATE INDEX", "DROP INDEX", "REINDEX", "ALTER TABLE DETACH PARTITION")
 )
 # Doing these once more does no harm.
 _REPEATABLE = ("VACUUM", "CLUSTER", "REINDEX", "REPACK", "ALTER SYSTEM", "DISCARD", "CHECKPOINT")
@@ -66,12 +67,15 @@ class Facts(NamedTuple):
     """What a statement is about. `relation`: the table or index that it names; None: not there.
 
     `indexes`: what has the name that it builds, or what an earlier REINDEX has left INVALID.
+    `attached`: it is a partition. `finalize`: what ends a DETACH … CONCURRENTLY that was cut off.
     """
 
     relation: int | None = None
     name: str | None = None
     gone: bool = False  # `relation` is a number that no relation has any more
     indexes: tuple[Index, ...] = ()
+    attached: bool = False
+    finalize: str = ""
 
 
 class Left(Enum):
@@ -112,7 +116,7 @@ def next_step(kind: str, row: Row | None, facts: Facts) -> Step:
 
 def settles(kind: str) -> bool:
     """Return whether a run finds out by itself what is left of a statement, and goes on there."""
-    return kind in (CREATE, DROP, REINDEX) or kind.startswith(_REPEATABLE)
+    return kind in (CREATE, DROP, REINDEX, DETACH) or kind.startswith(_REPEATABLE)
 
 
 def left(kind: str, commits: int | None) -> Left:
@@ -136,6 +140,8 @@ def _took_effect(kind: str, intent: Row, facts: Facts) -> bool:
     if kind == DROP:
         named = facts.relation is not None
         return facts.gone if intent.target is not None else not named
+    if kind == DETACH:
+        return (intent.target or {}).get("existed") is not None and not facts.attached
     return False
 
 
@@ -144,6 +150,20 @@ def strong(kind: str, sql: bytes) -> bool:
     if kind == "VACUUM":
         return b"full" in sql.lower()
     return not (kind.endswith("CONCURRENTLY") or kind in _WEAK)
+
+
+def cancelled(script: Script, progress: Sequence[Progress], unit: int) -> str:
+    """Return what became of a unit that was under way when the run was interrupted."""
+    row = next((row for row in progress if row.unit == unit and row.batches is None), None)
+    if row is None:
+        return "The running statement was cancelled and rolled back."
+    if row.finished:
+        return "The running statement was executed."
+    (found,) = list(script.units())[unit].statements
+    then = "what it had committed stays, and the next run asks whether it took effect."
+    if settles(found.kind):
+        then = "the next run looks what it has left, and goes on there."
+    return f"The running statement was cancelled. It ran outside a transaction: {then}"
 
 
 def limited(kind: str, sql: bytes) -> bool:

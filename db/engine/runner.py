@@ -382,9 +382,12 @@ class Run(Sender):
 
     def _interrupted(self, signal_number: int) -> Interrupted:
         """Cancel what runs, and return what stands."""
+        from . import resume
+
         again = f"Go on with: invoke {self._goal.command}"
         under_way = self._account.under_way
         try:
+            current = self._session.pipe.current
             self._session.pipe.abort()
             self._session.rollback()
             left = self._remaining(self._survey.todo)
@@ -393,8 +396,23 @@ class Run(Sender):
             return nothing_known(
                 under_way=bool(under_way), signal_number=signal_number, again=again
             )
+        cancelled, waited = "", ""  # of what was running, if anything was
+        if current:
+            cancelled = "The running statement was cancelled and rolled back."
+        running = cast("Running | None", current and current.about)
+        if running and not running.script.directives.transaction:
+            ours, unit = self._session.name, running.unit
+            rows = [row for row in progress.get(running.filename, ()) if row.run_by == ours]
+            cancelled = resume.cancelled(running.script, rows, unit)
+            if any(row.unit == unit and row.finished for row in rows):
+                waited = f"{running.filename}, statement {unit + 1}"
         stands = interrupted(
-            self._survey.todo, left, under_way, replicated=replicated(self._session)
+            self._survey.todo,
+            left,
+            under_way,
+            cancelled=cancelled,
+            waited=waited,
+            replicated=replicated(self._session),
         )
         for name in under_way:
             if batches := batched(progress.get(name, ())):

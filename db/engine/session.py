@@ -67,6 +67,7 @@ class Running:
         self.filename = migration.filename  # its name in the ledger
         self.renews = False  # it changes what a new session is given: the next file gets one
         self.duration_ms = 0
+        self.unit = 0  # which one is under way, of a no-transaction file
         self.progressed = False  # a batch was committed since it was sent
         self.once = False  # its failed statement may stand in part: it is not tried again
         self.left = ""  # what its failed statement has left behind, and what becomes of that

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..server import watch
 from ..server.pipeline import Command
 from ..sql.kinds import IndexTarget
-from .resume import REINDEX, Index
+from .resume import DETACH, REINDEX, Index
 
 _Rows = Sequence[Sequence["bytes | None"]]
 
@@ -45,11 +45,39 @@ WHERE t.oid OPERATOR(pg_catalog.=) $1::pg_catalog.oid
 _LEFTOVERS = (
     _INDEX.format(ours="true")
     + """
-WHERE NOT i.indisvalid AND c.relname OPERATOR(pg_catalog.~) '_cc(new|old)[0-9]*$'
-  AND i.indrelid OPERATOR(pg_catalog.=) coalesce(
-      (SELECT x.indrelid FROM pg_catalog.pg_index AS x
-       WHERE x.indexrelid OPERATOR(pg_catalog.=) $1::pg_catalog.oid), $1::pg_catalog.oid)"""
+WHERE NOT i.indisvalid AND c.relname OPERATOR(pg_catalog.~) '_cc(new|old)[0-9]*$'"""
 )
+# Of the tables that a REINDEX goes over, and of their TOAST tables, which it takes along.
+_OF_TABLES = """
+  AND EXISTS (SELECT FROM pg_catalog.pg_class AS t
+              WHERE (i.indrelid OPERATOR(pg_catalog.=) t.oid
+                     OR i.indrelid OPERATOR(pg_catalog.=) t.reltoastrelid) AND {these})"""
+_LEFT_IN_SCHEMA = _LEFTOVERS + _OF_TABLES.format(
+    these="t.relnamespace OPERATOR(pg_catalog.=) $1::pg_catalog.oid"
+)
+_LEFT_OF_RELATION = _LEFTOVERS + _OF_TABLES.format(
+    these="""t.oid OPERATOR(pg_catalog.=) ANY (
+        SELECT coalesce(x.indrelid, named.oid)
+        FROM (SELECT $1::pg_catalog.oid UNION
+              SELECT p.relid::pg_catalog.oid
+              FROM pg_catalog.pg_partition_tree($1::pg_catalog.oid::pg_catalog.regclass) AS p
+             ) AS named (oid)
+        LEFT JOIN pg_catalog.pg_index AS x ON x.indexrelid OPERATOR(pg_catalog.=) named.oid)"""
+)
+_SCHEMA = b"SELECT pg_catalog.to_regnamespace($1)::pg_catalog.oid"
+# The column came with the command.
+_ATTACHED = b"""
+SELECT pg_catalog.format(
+    CASE WHEN pg_catalog.jsonb_object_field_text(
+        pg_catalog.to_jsonb(i), 'inhdetachpending')::pg_catalog.bool
+    THEN 'ALTER TABLE %I.%I DETACH PARTITION %I.%I FINALIZE' ELSE '' END,
+    pn.nspname, p.relname, cn.nspname, c.relname)
+FROM pg_catalog.pg_inherits AS i
+JOIN pg_catalog.pg_class AS p ON p.oid OPERATOR(pg_catalog.=) i.inhparent
+JOIN pg_catalog.pg_namespace AS pn ON pn.oid OPERATOR(pg_catalog.=) p.relnamespace
+JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid
+JOIN pg_catalog.pg_namespace AS cn ON cn.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE i.inhrelid OPERATOR(pg_catalog.=) $1::pg_catalog.oid"""
 _GONE = b"""
 SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c
                    WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.oid)"""
@@ -78,12 +106,13 @@ WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
 class Target(NamedTuple):
     """The relation that a statement names, by number, and the index's own name, where it has one.
 
-    `existed`: what had that name already when the statement was announced.
+    `existed`: what had that name already when the statement was announced, or was a partition.
     """
 
     relation: int | None = None
     name: str | None = None
     existed: int | None = None
+    schema: int | None = None
 
 
 def mark(run: str) -> bytes:
@@ -110,6 +139,8 @@ def commits(before: _Rows, after: _Rows) -> int | None:
 
 def resolve(kind: str, named: IndexTarget, about: object) -> Command:
     """Return the question what the names mean, for a session as the file has it."""
+    if named.schema is not None:
+        return Command(_SCHEMA, "resolved", about, [named.schema.encode()])
     if kind == REINDEX:
         relation, name = named.name or named.table, None
     elif named.table is not None:
@@ -122,20 +153,28 @@ def resolve(kind: str, named: IndexTarget, about: object) -> Command:
 
 def resolved(values: Sequence[bytes | None]) -> Target:
     """Return the answer."""
+    if len(values) == 1:
+        return Target(schema=int(values[0]) if values[0] else None)
     relation, name = values
     return Target(
         int(relation) if relation else None, bytes.fromhex(name.decode()).decode() if name else None
     )
 
 
-def look(kind: str, target: Target, about: object) -> Iterator[Command]:
+def look(kind: str, named: IndexTarget, target: Target, about: object) -> Iterator[Command]:
     """Yield the questions what is there of it now."""
+    if named.database:
+        yield Command(_LEFTOVERS.encode(), "index", about)
+    if target.schema is not None:
+        yield Command(_LEFT_IN_SCHEMA.encode(), "index", about, [str(target.schema).encode()])
     if target.relation is None:
         return
     relation = str(target.relation).encode()
     yield Command(_GONE, "gone", about, [relation])
     if kind == REINDEX:
-        yield Command(_LEFTOVERS.encode(), "index", about, [relation])
+        yield Command(_LEFT_OF_RELATION.encode(), "index", about, [relation])
+    elif kind == DETACH:
+        yield Command(_ATTACHED, "attached", about, [relation])
     elif target.name is not None:
         yield Command(_BY_NAME.encode(), "index", about, [relation, target.name.encode()])
 

@@ -39,6 +39,7 @@ def execute(
         row = work.rows.get(number)
         if row is not None and row.finished:
             continue
+        running.unit = number
         if row is not None and row.batches is not None:
             yield from batches.drop_other(work, number, unit)
         if unit.repeat:

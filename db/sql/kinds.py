@@ -85,7 +85,9 @@ _INDEX = (  # ON cannot be a name: it is a reserved word
     rf"(?P<name>{_NAMES}) ON) (?:ONLY )?(?P<table>{_NAMES})"
     rf"|DROP INDEX CONCURRENTLY (?:IF EXISTS )?(?P<dropped>{_NAMES})"
     rf"|REINDEX (?:\([^)]*\) )?(?:INDEX (?:CONCURRENTLY )?(?P<index>{_NAMES})"
-    rf"|TABLE (?:CONCURRENTLY )?(?P<of>{_NAMES}))"
+    rf"|TABLE (?:CONCURRENTLY )?(?P<of>{_NAMES})|SCHEMA (?:CONCURRENTLY )?(?P<schema>{_NAME})"
+    r"|(?P<all>DATABASE|SYSTEM)(?!\w))"
+    rf"|ALTER TABLE .*? DETACH PARTITION (?P<partition>{_NAMES}) CONCURRENTLY"
 )
 _CHANGED = rf"(?i)(?:UPDATE|(?:INSERT|MERGE) INTO|DELETE FROM) (?:ONLY )?(?P<name>{_NAMES})"
 _UNICODE = r"""(?i)U&("(?:[^"]|"")*")(?: UESCAPE '(.)')?"""
@@ -112,10 +114,15 @@ _INSTEAD = {
 
 
 class IndexTarget(NamedTuple):
-    """What a … INDEX CONCURRENTLY is about; names are as written, quotes included."""
+    """What a … CONCURRENTLY is about; names are as written, quotes included.
+
+    `name`: of the index, or of a partition that is detached. `schema`, `database`: of a REINDEX.
+    """
 
     name: str | None
     table: str | None
+    schema: str | None = None
+    database: bool = False
 
 
 def kind(text: bytes, start: int = 0, end: int | None = None) -> str:
@@ -169,14 +176,16 @@ def needs_outside(sql: bytes, kind: str) -> bool:
 
 
 def concurrent_index(sql: bytes) -> IndexTarget | None:
-    """Return what a CREATE, DROP or REINDEX … CONCURRENTLY is about, or None if it is not one."""
-    if not kind(sql, 0, len(sql)).endswith("INDEX CONCURRENTLY"):
+    """Return what a … INDEX or DETACH PARTITION … CONCURRENTLY is about; None if it is neither."""
+    if not kind(sql, 0, len(sql)).endswith(("INDEX CONCURRENTLY", "PARTITION CONCURRENTLY")):
         return None
     found = re.match(_INDEX, _joined(words_of(sql)))
     if not found:
         return IndexTarget(None, None)
-    name, table = found["name"] or found["dropped"] or found["index"], found["table"] or found["of"]
-    return IndexTarget(name and _plain(name), table and _plain(table))
+    name = found["name"] or found["dropped"] or found["index"] or found["partition"]
+    table, schema = found["table"] or found["of"], found["schema"]
+    name, table, schema = (text and _plain(text) for text in (name, table, schema))
+    return IndexTarget(name, table, schema, bool(found["all"]))
 
 
 def changed(sql: bytes) -> tuple[str, str | None]:
