@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ScriptError
 from ..files.plan import Progress
+from ..sql import kinds
 from ..sql.script import Script, Unit
 
 CREATE, DROP, REINDEX, DETACH = (
@@ -148,7 +149,7 @@ def _took_effect(kind: str, intent: Row, facts: Facts) -> bool:
 def strong(kind: str, sql: bytes) -> bool:
     """Return whether a statement may wait for a lock while the application queues behind it."""
     if kind == "VACUUM":
-        return b"full" in sql.lower()
+        return kinds.rewrites(sql)
     return not (kind.endswith("CONCURRENTLY") or kind in _WEAK)
 
 

@@ -175,6 +175,12 @@ def needs_outside(sql: bytes, kind: str) -> bool:
     return kind in NOT_IN_TRANSACTION or kind in _SOMETIMES
 
 
+def rewrites(sql: bytes) -> bool:
+    """Return whether a VACUUM is a VACUUM FULL."""
+    full = r"(?i)VACUUM (?:FULL|\([^)]*\bFULL(?! '?(?:FALSE|OFF|0)))(?!\w)"
+    return bool(re.match(full, _joined(_words(sql))))
+
+
 def concurrent_index(sql: bytes) -> IndexTarget | None:
     """Return what a … INDEX or DETACH PARTITION … CONCURRENTLY is about; None if it is neither."""
     if not kind(sql, 0, len(sql)).endswith(("INDEX CONCURRENTLY", "PARTITION CONCURRENTLY")):
