@@ -41,6 +41,12 @@ _ADVICE = {
     "53200": "The server is out of memory or of locks: see max_locks_per_transaction.",
 }
 
+# In a no-transaction file a SET LOCAL does nothing, and what has begun is not edited.
+_ENDS_SESSIONS = {
+    "25P04": "transaction_timeout",
+    "25P03": "idle_in_transaction_session_timeout",
+}
+
 # The server's "COPY t, line 3, column a: "x"", in any language.
 _ROW = r"(?m)^COPY .+?, [^\d,]+(\d+)(?:, [^\d,]+ \S+: \"(.*)\"$)?"
 _LINE = 10_000  # bytes of a row in which its value is looked for
@@ -120,6 +126,13 @@ def _known(said: Diagnostic, running: Running, statement: object) -> list[str]:
         return [
             "A statement that cannot run in a transaction, though its text does not show it, needs "
             "this on the line above it: -- migrate: outside"
+        ]
+    if said.sqlstate in _ENDS_SESSIONS and not running.script.directives.transaction:
+        name = _ENDS_SESSIONS[said.sqlstate]
+        return [
+            f"The file, the role or the database sets {name}. Without it for this file, if it is "
+            f"not the file itself, begin the command with: PGOPTIONS='-c {name}=0'",
+            f"If it is the file, put this above the statement: SET {name} = 0;",
         ]
     return [_ADVICE[said.sqlstate]] if said.sqlstate in _ADVICE else []
 
