@@ -7,7 +7,6 @@ gone. Behind a pooler the three have one server connection.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Generator, Iterator, Sequence
@@ -28,6 +27,7 @@ from .place import Ledger
 from .progress import FINISH, FORGET, INTENT, MODES, TAKEN, UNFINISH, Answers, Work
 from .resume import CREATE, Facts, Left, Row, Step
 from .session import statement
+from .state import told
 from .targets import Target
 
 _POLL_S = 0.5
@@ -186,7 +186,7 @@ def _announced(work: Work, number: int, unit: Unit, target: Target) -> Iterator[
     yield from work.clean
     yield from work.session.opening(work.running, MODES, flush=True)
     yield from work.state.ours()
-    yield from work.claim(INTENT, number, unit, json.dumps(announced))
+    yield from work.claim(INTENT, number, unit, told(announced))
     if not resume.settles(unit.statements[0].kind):
         yield targets.began(work.running)
     yield Command(b"COMMIT", "unit", work.running)

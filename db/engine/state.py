@@ -64,7 +64,7 @@ class State:
     def see(self) -> Command:
         """Return what keeps the file's settings, for as long as the transaction lasts."""
         lists = (f"{{{','.join(names)}}}" for names in (sorted(self.names), _NEVER))
-        params = (text.encode() for text in (json.dumps(self.given), *lists))
+        params = (text.encode() for text in (told(self.given), *lists))
         return self._command(_SEE, *params)._replace(role="seen")
 
     def ours(self, *, waiting: bool = False) -> Iterator[Command]:
@@ -104,6 +104,11 @@ class State:
 
     def _command(self, text: bytes, *params: bytes) -> Command:
         return Command(text, about=self._about, params=params or None)
+
+
+def told(value: object) -> str:
+    """Return JSON in the characters themselves: SQL_ASCII knows no escapes of others."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def parsed(value: bytes | None) -> Any:

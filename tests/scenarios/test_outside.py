@@ -343,3 +343,19 @@ def test_an_interrupted_wait_for_a_standby_is_said_of_a_statement_too(
     assert "001_a.sql, statement 1: committed on this server; no synchronous standby" in said
     assert "rolled back" not in said
     assert unfinished(own) == [(0, True)]
+
+
+# 5. Names
+
+
+def test_names_that_are_not_ascii_in_a_database_that_knows_only_bytes(project: Project) -> None:
+    name = f"{project.database}_bytes"
+    with project.cluster.connect() as conn:
+        encoding = "ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'"
+        conn.execute(f"CREATE DATABASE {name} {encoding}".encode())
+    project.database, project.url = name, project.cluster.url(name)
+    text = 'CREATE INDEX CONCURRENTLY "naïf" ON t (i);\nDROP INDEX CONCURRENTLY "naïf";\n'
+    setting = "SET application_name = 'é';\nSET my.name = 'ï';\n"
+    project.write("001_a.sql", f"{HEAD}{setting}CREATE TABLE t (i int);\n{text}SELECT 1;\n")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
