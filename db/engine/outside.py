@@ -109,7 +109,7 @@ def doubt(ledger: Ledger, script: Script, filename: str, rows: Sequence[Progress
         if intent and not resume.settles(units[row.unit].statements[0].kind):
             did, did_not = _answers(ledger, filename, row.unit)
             return [
-                "What it has committed stays, and to execute it again begins at its beginning. "
+                "Executed again, it begins at its beginning, on top of what it may have committed. "
                 "Look, and say so:",
                 f"To run it again, edited or not: {did_not}",
                 f"To leave it as it is:           {did}",
@@ -267,7 +267,8 @@ def _after(
     left = resume.left(found.kind, commits)
     work.running.once = left in (Left.ELSEWHERE, Left.SOMETHING)
     if left is Left.SOMETHING:
-        work.running.left = "So does what it had committed itself before it failed."
+        had = "had" if commits else "may have"
+        work.running.left = f"So does what it {had} committed itself before it failed."
         return
     yield from work.read()
     row = work.rows.get(number)
