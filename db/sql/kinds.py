@@ -178,7 +178,7 @@ def needs_outside(sql: bytes, kind: str) -> bool:
 def rewrites(sql: bytes) -> bool:
     """Return whether a VACUUM is a VACUUM FULL."""
     full = r"(?i)VACUUM (?:FULL|\([^)]*\bFULL(?! '?(?:FALSE|OFF|0)))(?!\w)"
-    return bool(re.match(full, _joined(_words(sql))))
+    return bool(re.match(full, _joined(words_of(sql))))
 
 
 def concurrent_index(sql: bytes) -> IndexTarget | None:
