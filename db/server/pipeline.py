@@ -67,8 +67,8 @@ class CommandFailed(Exception):
 class LinkLost(psycopg.OperationalError):
     """The connection is of no more use: the server ended it, or it broke.
 
-    `command` is the one whose result was next. `said`: the server's last words, None if it had
-    none, as after a crash and on a cut link.
+    `command` is the one of a file whose result was next. `said`: the server's last words, None if
+    it had none, as after a crash and on a cut link.
     """
 
     def __init__(
@@ -146,7 +146,8 @@ class Pipeline:
 
     def send(self, command: Command) -> None:
         """Queue a command; what the socket takes goes out now."""
-        self._pg.send_query_params(command.sql, command.params)
+        with self._sending():
+            self._pg.send_query_params(command.sql, command.params)
         self._sent.append(command)
         self._ahead += len(command.sql) + _OVERHEAD
 
@@ -166,7 +167,8 @@ class Pipeline:
         What is pushed within 10 ms goes out together, with the next push or sync.
         """
         # Otherwise the server keeps finished results in its buffer until the next sync.
-        self._pg.send_flush_request()
+        with self._sending():
+            self._pg.send_flush_request()
         if time.monotonic() < self._moved + _GATHER_S and not self.full:
             return
         self._moved = time.monotonic()
@@ -272,12 +274,14 @@ class Pipeline:
         return self._pg.transaction_status != TransactionStatus.ACTIVE
 
     def _send_query(self, command: Command) -> None:
-        self._pg.send_query(command.sql)
+        with self._sending():
+            self._pg.send_query(command.sql)
         self._sent.append(command)
         self._ahead += len(command.sql) + _OVERHEAD
 
     def _send_sync(self) -> None:
-        self._pg.pipeline_sync()
+        with self._sending():
+            self._pg.pipeline_sync()
         self._sent.append(_SYNC)
         self._syncs += 1
 
@@ -344,11 +348,24 @@ class Pipeline:
             raise self._gone(said.message or result.error_message.decode(errors="replace"), said)
         self._failed = self._failed or CommandFailed(command, said)
 
+    @contextmanager
+    def _sending(self) -> Iterator[None]:
+        """Keep why libpq sends no more, until what it has read before is read here as well.
+
+        It reads while it cannot send, and may so be the first to see the end of the connection.
+        """
+        try:
+            yield
+        except psycopg.OperationalError:
+            if self._pg.status != ConnStatus.BAD:
+                raise
+            self._lost = self._lost or self._gone(self._pg.get_error_message())
+
     def _gone(self, message: str, said: Diagnostic | None = None) -> LinkLost:
         """Return the error of a connection that ended; the server may have said why before."""
         if said is None or said.severity not in _LAST:
             said = self._last_words
-        command = self._sent[0] if self._sent else None
+        command = self.current or (self._sent[0] if self._sent else None)
         return LinkLost(said.message if said else message, command, said)
 
     def _noticed(self, said: ServerFields) -> None:
@@ -362,10 +379,11 @@ class Pipeline:
         """Move bytes both ways, waiting at most so long for the socket; return whether any did."""
         if self._lost:
             raise self._lost
-        try:
+        unsent = False
+        with self._sending():
             unsent = bool(self._pg.flush())
-        except psycopg.OperationalError:
-            unsent = False  # reading tells why
+        if self._lost:
+            return True
         self._poll.register(self._pg.socket, select.POLLIN | (select.POLLOUT if unsent else 0))
         ready = self._poll.poll(timeout_s * 1000)
         if any(event & ~select.POLLOUT for _, event in ready):

@@ -476,6 +476,20 @@ def test_a_pool_of_one_is_said_and_the_run_goes_on(own: Project) -> None:
     assert done.seconds < 40
 
 
+def test_why_a_connection_ended_is_said_also_while_much_is_being_sent(own: Project) -> None:
+    """libpq reads when it cannot send, and sees the end first."""
+    many_bytes = f"SELECT 1 /* {'x' * 100_000} */;\n" * 40
+    own.write("001_t1.sql", f"SELECT pg_sleep(2);\n{many_bytes}")
+    process = own.popen("db.migrate-run")
+    wait_for(running(own, "pg_sleep"))
+    pid = scalar(own, "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'")
+    os.kill(int(str(pid)), signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, out + err
+    assert "reconnected: server closed the connection unexpectedly" in out
+    assert own.executed() == ["001_t1.sql"]
+
+
 _POOLED_FILES = {
     "001_t1.sql": "CREATE TABLE t1 (id int);\nCOPY t1 FROM stdin;\n1\n2\n\\.\n",
     "002_t2.sql": "CREATE TABLE t2 (id int);\nSELECT generate_series(1, 20000);\n",
