@@ -62,6 +62,10 @@ def dump(names: str) -> str:
     return f"scenarios/test_dump.py -k '{names}'"
 
 
+def ends(names: str) -> str:
+    return f"scenarios/test_ends.py -k '{names}'"
+
+
 def fleet(names: str) -> str:
     return f"scenarios/test_fleet.py -k '{names}'"
 
@@ -443,16 +447,30 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         WAITING,
         "runs do not take turns",
-        "            if guard.lock():",
-        "            if True:",
+        "            free = not guarded or guard.lock()",
+        "            free = True",
         (engine("waiting_runner"),),
     ),
     Mutant(
         WAITING,
         "MIGRATIONS_GUARD=off is not heeded",
-        "            if not guarded:\n",
-        "            if False:\n",
+        "            free = not guarded or guard.lock()",
+        "            free = guard.lock()",
         (moments("guard_is_off"),),
+    ),
+    Mutant(
+        WAITING,
+        "a pool of one in session mode is waited for",
+        "    if not session.server.pooled or opening.comes(_POOL_S):",
+        "    if True:",
+        (ends("pool_of_one and session"),),
+    ),
+    Mutant(
+        RECOVERY,
+        "behind a pool of one the next connection is lost like the last one",
+        "        session.suspect, session.alone = self.suspect, lost.alone",
+        "        session.suspect = self.suspect",
+        (ends("pool_of_one and transaction"),),
     ),
     Mutant(
         WAITING,

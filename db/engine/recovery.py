@@ -82,7 +82,7 @@ class Recovery:
         except BaseException:
             session.close()
             raise
-        session.suspect = self.suspect
+        session.suspect, session.alone = self.suspect, lost.alone
         return session, failed
 
     def _culprit(self, lost: Session, now: Session, error: psycopg.Error) -> CommandFailed | None:

@@ -139,7 +139,7 @@ class Run(Sender):
             return
         if self._begin is not None:
             self._begin()
-        if not self._sparing:
+        if not (self._sparing or self._session.alone):
             self._session.open_guard(self._ledger.keys)
         unfinished = self._check()
         if first and self._is_alone(unfinished=unfinished) and (yield from self._in_its_turn()):

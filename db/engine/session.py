@@ -86,6 +86,7 @@ class Session:
         self.guard: Guard | None = None
         self._opening: Ahead[Guard] | None = None
         self.unguarded: tuple[str, ...] = ()  # the lock of turns, where a file takes that itself
+        self.alone = False  # a pool has no second connection for this run
         self.notices: list[Diagnostic] = []
         self._earlier = 0  # notices that are not kept
         self.blockers: tuple[Blocker, ...] = ()
@@ -214,6 +215,11 @@ class Session:
         if self.guard is None:
             self.guard = self.open_guard(keys).get()
         return self.guard
+
+    @property
+    def is_watched(self) -> bool:
+        """Return whether the second connection is there, or is known not to come."""
+        return bool(self.guard or (self._opening and self._opening.comes(0)))
 
     def unwatch(self) -> None:
         """Give up the guard, and its lock."""

@@ -26,6 +26,7 @@ T = TypeVar("T")
 _POLL_S = 0.5
 _SAY_AGAIN_S = 30.0
 _POOL_S = 5.0  # for a connection of the pool
+_TRIPS = 10  # to the server and back, at most, until a second connection has the lock
 _TRIES = 3  # of a second connection
 _LOCKED = {"55P03", "40P01", "40001"}  # lock not available, deadlock, serialization failure
 _TAKEN = "23505"
@@ -51,24 +52,30 @@ def take_turn(
     """Wait until no other run is under way, or this one has become `needless`."""
     started, said, failures = time.monotonic(), 0.0, 0
     while True:
+        yield from _await_second(session, keys)
+        if session.alone:
+            return
         try:
             guard = session.watched(keys)
-            if not guarded:
-                return
-            if guard.lock():
-                yield from _share_pool(session)
-                return
-            holder = guard.holder()
+            free = not guarded or guard.lock()
+            holder = "" if free else guard.holder()
         except (psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):
             yield Note("this server has no advisory locks: runs do not take turns here")
             return
         except psycopg.OperationalError as error:
+            if pooler.had_none(error):
+                yield from _leave_alone(session)
+                return
             session.unwatch()
             failures += 1
             if failures < _TRIES:
                 continue
             reason = one_line(str(error))
             yield Note(f"there is no second connection to watch the first: {reason}", "warning")
+            return
+        if free:
+            if guarded:
+                yield from _share_pool(session)
             return
         now = time.monotonic()
         if now - said >= _SAY_AGAIN_S:
@@ -79,17 +86,46 @@ def take_turn(
             return
 
 
+def _await_second(session: Session, keys: tuple[str, ...]) -> Iterator[Event]:
+    """Wait until the second connection is there, unless the pool gives this run only the first."""
+    if session.alone or session.guard is not None:
+        return
+    opening = session.open_guard(keys)
+    if not session.server.pooled or opening.comes(_POOL_S):
+        return
+    asked = time.monotonic()
+    yield from _share_pool(session)
+    # The first has what it needs, so no other client is in the way; the network may be slow.
+    trips_s = _TRIPS * (time.monotonic() - asked)
+    if not (session.alone or opening.comes(min(trips_s, _POOL_S))):
+        yield from _leave_alone(session)
+
+
 def _share_pool(session: Session) -> Iterator[Event]:
     """Give the lock up again if it has taken the only connection that the pool has for us."""
     if not session.server.pooled:
         return
+    started, shared = time.monotonic(), True
     pooler.ask(session.conn)
-    if pooler.answered(session.conn, _POOL_S):
-        return
+    try:
+        while not pooler.answered(session.conn, _POOL_S):
+            if session.is_watched:
+                shared = False
+                session.unwatch()
+                continue
+            yield Waiting("a connection of the pool", time.monotonic() - started)
+    except psycopg.OperationalError as error:
+        if session.is_watched and pooler.had_none(error):
+            yield from _leave_alone(session)  # and so is the session that comes after this one
+        raise
+    if not shared:
+        yield from _leave_alone(session)
+
+
+def _leave_alone(session: Session) -> Iterator[Event]:
+    """Do without a second connection from here on, and say so."""
     session.unwatch()
-    started = time.monotonic()
-    while not pooler.answered(session.conn, _POOL_S):
-        yield Waiting("a connection of the pool", time.monotonic() - started)
+    session.alone = True
     yield Note(pooler.TOO_SMALL, "warning")
 
 

@@ -37,6 +37,11 @@ class Ahead(threading.Thread, Generic[T]):
         if not self._wanted:
             made.close()
 
+    def comes(self, wait_s: float) -> bool:
+        """Return whether it is there in that time, or is known not to come: `get` does not wait."""
+        self.join(wait_s)
+        return not self.is_alive()
+
     def get(self) -> T:
         """Return it when it is there. Raise what went wrong, if it cannot be connected."""
         self.join()

@@ -14,6 +14,14 @@ from .ours import Connection
 
 # By these words PgBouncer says it; they are in no catalog of translations.
 _BY_STATEMENT = "statement pooling mode"
+# What it says when it ends a connection by a limit of its own -> that setting. The longer first.
+_LIMITS = {
+    "query timeout": "query_timeout",
+    "query_wait_timeout": "query_wait_timeout",
+    "idle transaction timeout": "idle_transaction_timeout",
+    "transaction timeout": "transaction_timeout",
+    "client_idle_timeout": "client_idle_timeout",
+}
 # In the others it ends a session that sends a Flush, which the pipeline is made of.
 _PGPOOL_WORKS = {"streaming_replication", "logical_replication"}
 
@@ -74,7 +82,7 @@ def ask(conn: Connection) -> None:
 def answered(conn: Connection, wait_s: float) -> bool:
     """Return whether the answer has come in that time; it is still to come, if not.
 
-    Raise `psycopg.OperationalError` when the connection is lost.
+    Raise `psycopg.OperationalError` when the connection is lost, with the pooler's words for it.
     """
     give_up = time.monotonic() + wait_s
     while conn.pgconn.is_busy():
@@ -83,6 +91,19 @@ def answered(conn: Connection, wait_s: float) -> bool:
             return False
         select.select([conn.pgconn.socket], [], [], left)
         conn.pgconn.consume_input()
-    while conn.pgconn.get_result() is not None:
-        pass
+    while (said := conn.pgconn.get_result()) is not None:
+        if said.status == ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(said)
     return True
+
+
+def limit(sqlstate: str | None, message: str) -> str:
+    """Return the setting of PgBouncer by which it has ended a connection, if it was one."""
+    if not (sqlstate or "").startswith("08"):
+        return ""
+    return next((name for words, name in _LIMITS.items() if words in message), "")
+
+
+def had_none(error: psycopg.Error) -> bool:
+    """Return whether PgBouncer gave up waiting for a connection of its pool."""
+    return limit(error.sqlstate, str(error)) == "query_wait_timeout"

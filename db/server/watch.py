@@ -182,12 +182,18 @@ class Guard:
                 pass
             row = cursor.fetchone()
         except psycopg.Error:
-            self._conn.rollback()
+            with suppress(psycopg.Error):  # of a lost connection, which would hide the reason
+                self._conn.rollback()
             raise
         self._locked = row is not None and bool(row[0])
         if not self._locked:
             self._conn.rollback()
         return self._locked
+
+    @property
+    def lost(self) -> bool:
+        """Whether its connection is of no more use."""
+        return self._conn.closed
 
     def holder(self) -> str:
         """Return who has the lock, in words."""
@@ -292,9 +298,12 @@ def opened(target: Target, keys: tuple[str, ...], session: str, *, lock: bool) -
 
     def make() -> Guard:
         guard = Guard(target, keys, session)
-        if lock:
-            with suppress(psycopg.Error):  # whoever needs the lock tries again, and is told
+        try:
+            if lock:
                 guard.lock()
+        except psycopg.Error:  # whoever needs the lock tries again, and is told
+            if guard.lost:
+                raise
         return guard
 
     return Ahead(guard_of(session), make)

@@ -463,9 +463,12 @@ def test_a_pooler_that_pools_statements_is_refused_by_name(own: Project, guard: 
     assert not own.executed()
 
 
-def test_a_pool_of_one_is_said_and_the_run_goes_on(own: Project) -> None:
+@pytest.mark.parametrize("patience", ["120", "2"], ids=["patient", "query_wait_timeout"])
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_pool_of_one_is_said_and_the_run_goes_on(own: Project, mode: str, patience: str) -> None:
     many(own, 5)
-    pooler = PgBouncer(own.cluster, pool_size=1)
+    limits = {"query_wait_timeout": patience}
+    pooler = PgBouncer(own.cluster, pool_size=1, pool_mode=mode, settings=limits)
     try:
         done = own.invoke("db.migrate-run", env={"DATABASE_URL": pooler.url(own.database)})
     finally:
@@ -474,6 +477,22 @@ def test_a_pool_of_one_is_said_and_the_run_goes_on(own: Project) -> None:
     assert "default_pool_size = 3 or more" in " ".join(done.output.split())
     assert len(own.executed()) == 5
     assert done.seconds < 40
+
+
+@pytest.mark.long
+def test_a_pool_that_is_far_away_is_not_taken_for_a_small_one(own: Project) -> None:
+    """The second connection takes more than the five seconds."""
+    many(own, 2)
+    pooler = PgBouncer(own.cluster, pool_mode="session")
+    try:
+        with Proxy("127.0.0.1", pooler.port, latency_s=0.6) as far:
+            url = own.cluster.url(own.database, port=far.port)
+            done = own.invoke("db.migrate-run", env={"DATABASE_URL": url})
+    finally:
+        pooler.remove()
+    assert done.returncode == 0, done.output
+    assert "default_pool_size" not in done.output
+    assert len(own.executed()) == 2
 
 
 def test_why_a_connection_ended_is_said_also_while_much_is_being_sent(own: Project) -> None:
