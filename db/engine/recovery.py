@@ -63,7 +63,8 @@ class Recovery:
         if self.losses > _LOSSES:
             raise ConnectionLost(
                 f"The connection was lost {self.losses} times {under_way}",
-                "Look into the server's log, then: invoke db.status",
+                _where_to_look(lost, error),
+                "What was executed is in the ledger: invoke db.status",
             )
         try:
             opened = type(lost).open(target, lost.settings, create=False, again=True)
@@ -165,9 +166,21 @@ def nothing_known(*, under_way: bool, signal_number: int, again: str) -> Interru
 
 
 def _words(error: psycopg.Error) -> Diagnostic | None:
-    """Return what the server said at the end. Of a server that is lost, a pooler says 08…."""
+    """Return what the server said at the end, or a pooler of a limit of its own.
+
+    Of a server that is lost, a pooler says 08….
+    """
     said = error.said if isinstance(error, LinkLost) else None
-    return None if said is None or said.sqlstate.startswith("08") else said
+    if said is None or pooler.limit(said.sqlstate, said.message):
+        return said
+    return None if said.sqlstate.startswith("08") else said
+
+
+def _where_to_look(lost: Session, error: psycopg.Error) -> str:
+    """Return what may show why the connection is lost each time."""
+    if limit := pooler.limit(error.sqlstate, str(error)):
+        return f"That is {limit} of the pooler: raise it there, or connect to the server directly."
+    return f"Look into the log of the server{' and of the pooler' if lost.server.pooled else ''}."
 
 
 def _told(session: Session) -> bool:

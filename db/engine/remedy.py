@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from ..errors import LedgerError, MigrationsError, one_line
+from ..server import pooler
 from ..server.ours import Connection
 from ..server.pipeline import CommandFailed
 from . import place
@@ -23,6 +24,7 @@ _ELSEWHERE = {
     "58": "See to that on the server",
     "XX": "See to that on the server; its log may say more",
     "08": "It is another server that did not answer: see to that one",
+    "08P01": "It is another server that refused it: see to that one",
     "HV": "See to the foreign server",
 }
 _UNDEFINED = (
@@ -80,8 +82,11 @@ def _what(failed: CommandFailed) -> str:
         what = "It is the rows that do not fit, not the file. Mend them"
     elif said.sqlstate[:2] == "23":
         what = "Fix the file, or the rows that are in its way"
+    elif limit := pooler.limit(said.sqlstate, said.message):
+        what = f"The pooler ended it twice, by its {limit}. Raise that, or connect to the server "
+        what += "directly"
     elif said.sqlstate[:2] in _ELSEWHERE and said.sqlstate != "58P01":
-        what = _ELSEWHERE[said.sqlstate[:2]]
+        what = _ELSEWHERE.get(said.sqlstate) or _ELSEWHERE[said.sqlstate[:2]]
     elif said.sqlstate == "42501":
         what = "Let the owner GRANT it, or own it (MIGRATIONS_ROLE), or fix the file"
     return what

@@ -42,11 +42,23 @@ def raising(sqlstate: str) -> str:
             "Fix the file, or the rows that are in its way, then: invoke",
         ),
         (raising("53100"), "See to that on the server, then: invoke"),
+        (raising("08P01"), "It is another server that refused it: see to that one, then"),
         (raising("08001"), "It is another server that did not answer: see to that one, then"),
         (raising("HV000"), "See to the foreign server, then: invoke"),
         (raising("XX000"), "its log may say more, then: invoke"),
     ],
-    ids=["the file", "role", "duplicates", "nulls", "insert", "disk", "worker", "foreign", "bug"],
+    ids=[
+        "the file",
+        "role",
+        "duplicates",
+        "nulls",
+        "insert",
+        "disk",
+        "refused",
+        "worker",
+        "foreign",
+        "bug",
+    ],
 )
 def test_what_has_to_be_put_right_is_named(project: Project, text: str, advice: str) -> None:
     said = failing(project, text)

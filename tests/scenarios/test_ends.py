@@ -495,6 +495,25 @@ def test_a_pool_that_is_far_away_is_not_taken_for_a_small_one(own: Project) -> N
     assert len(own.executed()) == 2
 
 
+@pytest.mark.parametrize("head", ["", "-- migrate: no-transaction\n"], ids=["in one", "outside"])
+def test_what_the_limit_of_a_pooler_ends_is_named_by_that_limit(own: Project, head: str) -> None:
+    """Nothing crashed, and what still runs on the server is not executed behind our back."""
+    own.write("001_t1.sql", f"{head}CREATE TABLE t1 (id int);\nSELECT pg_sleep(3);\n")
+    pooler = PgBouncer(own.cluster, settings={"query_timeout": "1"})
+    try:
+        done = own.invoke("db.migrate-run", env={"DATABASE_URL": pooler.url(own.database)})
+    finally:
+        pooler.remove()
+    assert done.returncode == 1
+    said = " ".join(done.output.split())
+    assert f"migrations/001_t1.sql:{3 if head else 2}:1: query timeout (08P01)" in said
+    assert "The pooler ended it twice, by its query_timeout. Raise that" in said
+    assert "crashed" not in said
+    assert "another server" not in said
+    wait_for(lambda: not running(own, "pg_sleep")())
+    assert not own.executed()
+
+
 def test_why_a_connection_ended_is_said_also_while_much_is_being_sent(own: Project) -> None:
     """libpq reads when it cannot send, and sees the end first."""
     many_bytes = f"SELECT 1 /* {'x' * 100_000} */;\n" * 40
