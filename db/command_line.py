@@ -18,6 +18,7 @@ from .errors import Declined, Interrupted, MigrationsError, SettingsError
 from .events import Note
 from .files.plan import Goal
 from .screen import report as screen
+from .screen import stream
 
 if TYPE_CHECKING:
     from .engine.runner import Run
@@ -141,8 +142,7 @@ def asking(yes: bool, json: bool) -> Callable[[str], None]:
             return
         if json or not sys.stdin.isatty():
             raise SettingsError(f"{question} Nobody is here to answer.", "To say yes: --yes")
-        sys.stdout.write(f"{question} [y/N] ")
-        sys.stdout.flush()
+        stream.write(sys.stdout, f"{question} [y/N] ")
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Declined("Nothing was changed.")
 

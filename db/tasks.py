@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from . import command_line as line
 from .errors import SettingsError
 from .events import Note
 from .files.plan import Goal
+from .screen import stream
 
 if TYPE_CHECKING:
     from .screen.report import Report
@@ -188,7 +190,9 @@ def plan(  # noqa: PLR0917  # its arguments are the command's options
         elif run or to:
             goal = _run_goal(line.given("--to", to))
         if sql:
-            command.show_sql(line.settings(c), report, goal, sys.stdout)
+            command.show_sql(
+                line.settings(c), report, goal, partial(stream.write_whole, sys.stdout)
+            )
             return
         otherwise = Goal("db.migrate-run") if goal.schema else None
         made = command.plan(line.settings(c, report), report, goal, otherwise=otherwise)
@@ -261,7 +265,7 @@ def new(c: Context, description: str, no_transaction: bool = False) -> None:
         given = line.given("The description", description)
         path = drafts.write(settings.folder, shown, given, transaction=not no_transaction)
         path = os.path.relpath(settings.root / path)  # from where it was asked for
-        sys.stdout.write(f"{path}\n")  # nothing else, for $(invoke db.new …)
+        stream.write(sys.stdout, f"{path}\n")  # nothing else, for $(invoke db.new …)
 
 
 @task(help={"tasks": "a tasks.py as well, for invoke", **_JSON})

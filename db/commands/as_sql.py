@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import codecs
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import TextIO
+from collections.abc import Callable, Iterator, Sequence
 
 from psycopg import sql
 
@@ -26,8 +25,8 @@ _RECORD = "INSERT INTO {table} (filename, checksum, executed_by) VALUES ({row});
 class Comments:
     """A screen whose events are comments in the script."""
 
-    def __init__(self, out: TextIO, errors: Screen) -> None:
-        self._out, self._errors = out, errors
+    def __init__(self, write: Callable[[str], None], errors: Screen) -> None:
+        self._write, self._errors = write, errors
 
     def event(self, event: Event) -> None:
         if isinstance(event, Connected):
@@ -43,7 +42,7 @@ class Comments:
         self._errors.table(columns, rows)
 
     def _line(self, text: str) -> None:
-        self._out.write(f"-- {' '.join(text.split())}\n")
+        self._write(f"-- {' '.join(text.split())}\n")
 
 
 def pieces(found: Survey, settings: Settings) -> Iterator[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from ..engine.check import check, refusals
 from ..engine.survey import Survey, survey
@@ -92,9 +92,9 @@ def show(preview: Preview, screen: Screen, goal: Goal) -> None:
     refuse(refused, state, goal.preview)
 
 
-def show_sql(settings: Settings, screen: Screen, goal: Goal, out: TextIO) -> None:
+def show_sql(settings: Settings, screen: Screen, goal: Goal, write: Callable[[str], None]) -> None:
     """Write what would be sent, file by file. Raise what it would be refused with."""
-    comments = as_sql.Comments(out, screen)
+    comments = as_sql.Comments(write, screen)
     with connected(settings, comments, writing=False) as (_, conn, server), read_only(conn, server):
         found = survey(conn, settings, goal)
         refused, _ = refusals(found, conn, server, settings)
@@ -102,7 +102,7 @@ def show_sql(settings: Settings, screen: Screen, goal: Goal, out: TextIO) -> Non
         comments.event(note)
     refuse(refused, "Nothing would be executed.", goal.preview)
     for piece in as_sql.pieces(found, settings):
-        out.write(piece)
+        write(piece)
 
 
 def _preview(found: Survey, conn: Connection, server: Server, settings: Settings) -> Preview:

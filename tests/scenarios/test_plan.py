@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,35 @@ def test_the_sql_of_a_plan_is_sql_from_any_folder(project: Project) -> None:
     done = project.invoke("db.plan", "--run", "--sql", cwd=project.migrations)
     assert done.returncode == 0, done.output
     assert not re.search(r"^note", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("statements", "reader", "code", "said"),
+    [
+        (20_000, "| head -1", 0, ""),
+        (1, "| true", 0, ""),
+        (1, "> /dev/full", 2, "The output cannot be written: No space left on device."),
+    ],
+    ids=["head", "nobody", "a full disk"],
+)
+def test_the_sql_of_a_plan_that_is_not_read_to_its_end(
+    project: Project, statements: int, reader: str, code: int, said: str
+) -> None:
+    project.write("001_t1.sql", "SELECT 'some text that fills a pipe';\n" * statements)
+    invoke = Path(sys.executable).parent / "invoke"
+    done = subprocess.run(
+        ["bash", "-c", f"{invoke} db.plan --run --sql {reader}; exit ${{PIPESTATUS[0]}}"],
+        cwd=project.folder,
+        env=project.environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith(said)
+    assert "Error" not in done.stderr
+    assert bool(done.stderr) == bool(said)
 
 
 def test_one_refusal_says_that_nothing_was_executed(project: Project) -> None:
