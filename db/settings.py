@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, NamedTuple
@@ -189,6 +190,7 @@ def _levels(
     try:
         if not file.exists():  # in most deploys, which need not pay for the import
             return env, {}
+        _readable(file)
         with file.open(encoding="utf-8-sig") as stream:  # with or without a BOM
             written = _written(stream)
     except UnicodeDecodeError as error:
@@ -359,7 +361,7 @@ def _settings(said: Mapping[str, str], where: _Where, root: Path) -> Settings:
         origin=where.origin,
         root=root,
         folder=root / values.get("MIGRATIONS_DIR", "migrations"),
-        schema=root / values.get("MIGRATIONS_SCHEMA", _SCHEMA),
+        schema=_readable(root / values.get("MIGRATIONS_SCHEMA", _SCHEMA)),
         schema_named=values.get("MIGRATIONS_SCHEMA", _SCHEMA) != _SCHEMA,
         ledger=table,
         role=values.get("MIGRATIONS_ROLE", ""),
@@ -372,6 +374,18 @@ def _settings(said: Mapping[str, str], where: _Where, root: Path) -> Settings:
         drift_ignore=_globs(values.get("MIGRATIONS_DRIFT_IGNORE", "")),
         models=root / values.get("MIGRATIONS_MODELS", _MODELS),
     )
+
+
+def _readable(file: Path) -> Path:
+    """Return the path. Raise `SettingsError` for a pipe, a socket or a folder in place of a file.
+
+    Whoever reads a pipe waits for somebody who writes. The null device is read as no file.
+    """
+    with suppress(OSError):  # it is said when it is read
+        if file.exists() and not file.is_file() and not file.samefile(os.devnull):
+            kind = "a folder" if file.is_dir() else "no regular file"
+            raise SettingsError(f"{file} is {kind}. Put a file there, or nothing.")
+    return file
 
 
 def _globs(text: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -475,6 +476,30 @@ def test_a_run_goes_on_though_a_stream_is_closed(project: Project, closed: str) 
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert project.executed() == ["001_t.sql"]
+
+
+_MAKES: dict[str, Callable[[Path], object]] = {
+    "a pipe": os.mkfifo,
+    "a folder": os.mkdir,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("place", [".env", "db/schema.sql"])
+@pytest.mark.parametrize("kind", _MAKES)
+def test_what_is_no_file_is_refused_and_not_waited_for(
+    project: Project, place: str, kind: str
+) -> None:
+    project.write("001_t.sql", "CREATE TABLE t (id int);")
+    path = project.folder / place
+    path.unlink(missing_ok=True)
+    _MAKES[kind](path)
+    for command in ("db.status", "db.migrate", "db.dump"):
+        done = project.invoke(command)
+        assert done.returncode == 2, done.output
+        what = "a folder" if kind == "a folder" else "no regular file"
+        assert f"{path.resolve() if kind != 'a device' else path} is {what}." in done.stderr
+    assert project.rows() == []
 
 
 # A folder without migrations
