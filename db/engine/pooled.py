@@ -25,7 +25,10 @@ _KINDS = frozenset({"SET", "RESET", "LISTEN", "UNLISTEN", "PREPARE", "EXECUTE", 
 _TEMPORARY = re.compile(
     rb"(?is)CREATE\s+(?:OR\s+REPLACE\s+)?(?:(?:GLOBAL|LOCAL)\s+)?TEMP(?:ORARY)?\b"
     rb"|.*\bINTO\s+TEMP(?:ORARY)?\b"
+    rb"|CREATE\s[\w\s]*\"?\bpg_temp\"?\s*\."
+    rb"|.*\bINTO\s+(?:TABLE\s+)?\"?pg_temp\"?\s*\."
 )
+_HOLDS = re.compile(rb"(?is)DECLARE\s+(?:\"[^\"]+\"|\S+)\s[\w\s]*\bWITH\s+HOLD\b")
 _DROPPED = re.compile(rb"(?i)\bON\s+COMMIT\s+DROP\b")
 _SETS = re.compile(rb"(?i)\bset_config\s*\(")
 _SETS_LOCALLY = re.compile(rb"(?i),\s*(?:true|'t(?:rue)?')\s*\)")
@@ -77,7 +80,9 @@ def _lasting(sql: bytes, found: Statement, unit: Unit) -> Iterator[str]:
     if found.kind in _KINDS:
         yield f"What {found.kind} does"
     if _TEMPORARY.match(sql) and not (_DROPPED.search(sql) and len(unit.statements) > 1):
-        yield "A temporary table"
+        yield "What is temporary"
+    if _HOLDS.match(sql):
+        yield "A cursor WITH HOLD"
     if not found.kind.startswith(_DEFINES):
         if len(_SETS.findall(sql)) > len(_SETS_LOCALLY.findall(sql)):
             yield "What set_config(…, false) sets"

@@ -76,9 +76,12 @@ def test_behind_a_pooler_nothing_is_set_for_a_session(
         ("SELECT 1;\nSET search_path = app;\n", 3),
         ("SELECT set_config('search_path', 'app', false);\n", 2),
         ("CREATE TEMP TABLE x (id int);\n", 2),
+        ("CREATE TABLE IF NOT EXISTS pg_temp.x (id int);\n", 2),
+        ('CREATE VIEW "pg_temp" . x AS SELECT 1;\n', 2),
+        ("BEGIN;\nDECLARE c NO SCROLL CURSOR WITH HOLD FOR SELECT 1;\nCOMMIT;\n", 3),
         (f"{INDEX}VACUUM FULL t;\n", 3),
     ],
-    ids=["setting", "function", "temporary", "lock"],
+    ids=["setting", "function", "temporary", "pg_temp", "temporary view", "held cursor", "lock"],
 )
 def test_a_file_that_needs_a_session_is_refused_behind_a_pooler(
     project: Project, pgbouncer: PgBouncer, text: str, line: int
