@@ -111,6 +111,10 @@ SPLIT = {
     "a function named begin": ("CREATE FUNCTION begin() AS $$ ; $$; x", 2),
     "begin without atomic": ("BEGIN; SELECT CASE WHEN a THEN b END; END", 3),
     "psql commands": ("\\restrict a;b\nSELECT 1;\n\\x\n", ["\\restrict a;b", "SELECT 1", "\\x"]),
+    "comments behind a copy": (
+        "COPY t FROM stdin; /* ;' */ /**/ -- ;\n1\n\\.\nx",
+        ["COPY t FROM stdin", "x"],
+    ),
     "copy data": ("COPY t FROM stdin;\n;'\n\\.\nSELECT 1;", ["COPY t FROM stdin", "SELECT 1"]),
 }
 
@@ -552,6 +556,11 @@ REFUSED = {
     "unclosed block": (f"{OUTSIDE}BEGIN; SELECT 1", "2:1", "not closed"),
     "rolled back block": (f"{OUTSIDE}BEGIN; ROLLBACK", "2:8", "one after the other"),
     "copy out": ("COPY t TO STDOUT", "1:1", "nobody to read"),
+    "a comment that goes on behind copy": (
+        "COPY t FROM stdin; /* x\n1\n\\.\n*/\n",
+        "1:19",
+        "below the data",
+    ),
     "behind copy": ("COPY t FROM stdin; SELECT 1;\n", "1:19", "below the data"),
     "\\copy": ("\\copy t from 'x'", "1:1", "COPY … FROM stdin"),
     "\\i": ("\\i x.sql", "1:1", "migration file of its own"),

@@ -53,7 +53,8 @@ _ESCAPED = re.compile(rb"[^'\\]*(?:\\.[^'\\]*){0,999}", re.S)
 _IDENTIFIER = re.compile(rb"[\w$\x80-\xff]*")
 _IDENTIFIER_BYTES = frozenset(n for n in range(256) if _IDENTIFIER.fullmatch(bytes([n])))
 _PSQL = re.compile(rb"(\\(?:[A-Za-z_]+|[^\r\n])?)[^\r\n]*")
-_REST_OF_LINE = re.compile(rb"[ \t\r\f\v]*(?:--[^\n]*)?(?:\n|\Z)")
+# Blanks and comments; psql would execute anything else once it has read the data below.
+_REST_OF_LINE = re.compile(rb"(?:[ \t\r\f\v]|/\*(?:(?!/\*|\*/)[^\n])*\*/)*(?:--[^\n]*)?(?:\n|\Z)")
 _DATA_END = re.compile(rb"\n\\\.(?=\r?\n)")
 _LAST_DATA_END = re.compile(rb"\n\\\.(?=\r?\n|\r?\Z)")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pglast
 import psycopg
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from psycopg import pq
@@ -174,6 +175,21 @@ def test_a_script_leaves_the_same_behind_whole_split_and_run_by_psql(
     for misread, same in PSQL.items():
         text = text.replace(misread.encode(), same.encode())
     assert left(lambda: run_psql(cluster.binaries / "psql", url, text)) == whole
+
+
+@pytest.mark.parametrize("behind", ["", " /* ;' */", "/**/ /* \\. */\t-- /*", " -- x */"])
+def test_what_may_stand_behind_a_copy_is_what_psql_takes(
+    behind: str, cluster: Cluster, conn: Conn
+) -> None:
+    text = f"COPY log (value) FROM stdin;{behind}\n1\n\\.\nINSERT INTO log (value) VALUES (2);\n"
+    conn.execute(EMPTY)
+    run_psql(cluster.binaries / "psql", cluster.url(conn.info.dbname), text.encode())
+    assert conn.execute("SELECT value FROM log ORDER BY id").fetchall() == [("1",), ("2",)]
+    script = Script(text.encode())
+    copy, insert = script.statements()
+    assert copy.data is not None
+    assert b"".join(script.chunks(copy.data)) == b"1\n"
+    assert script.sql(insert) == b"INSERT INTO log (value) VALUES (2)"
 
 
 def parsable(text: str) -> str:
