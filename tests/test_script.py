@@ -427,6 +427,20 @@ def test_where_backslashes_could_be_escapes_is_known(text: str, *, matter: bool)
     assert Script(text.encode()).escapes_matter is matter
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}SELECT 'C:\\new';\n",
+        "{}SELECT E'it\\'s';\n",
+        "{}SET SESSION standard_conforming_strings TO on;\nSELECT 'a\\';\n",
+        "{}SET standard_conforming_strings = DEFAULT;\nSELECT 'a\\';\n",
+        "SET standard_conforming_strings = 'true';\nSELECT 'a\\';\n",
+    ],
+)
+def test_escapes_that_split_nothing_otherwise_are_taken(text: str) -> None:
+    Script(text.format(ESCAPES).encode()).check()
+
+
 def test_directives_are_read_above_the_first_statement() -> None:
     text = b"\xef\xbb\xbf-- x\n--MIGRATE : no-transaction, lock-timeout=2s\r\n/* y */\n"
     text += b"-- migrate: statement-timeout = 10min\nSELECT 1;\n-- to migrate: the rest"
@@ -446,6 +460,7 @@ def test_durations_are_written_as_in_postgresql(value: str, ms: int) -> None:
 
 INDEX = "CREATE INDEX CONCURRENTLY i ON t (a);"
 OUTSIDE = "-- migrate: no-transaction\n"
+ESCAPES = "SET standard_conforming_strings = off;\n"
 REPEAT = f"{OUTSIDE}-- migrate: repeat until 0 rows"
 UPDATE = "UPDATE t SET a = 1"
 OUTSIDE_ONLY = NOT_IN_TRANSACTION - {"CREATE DATABASE", "DROP DATABASE"}
@@ -509,6 +524,18 @@ REFUSED = {
         f"-- migrate: no-transaction, repeat until 0 rows\n{UPDATE}",
         "1:29",
         "of its own",
+    ),
+    "escapes of its own": (f"SELECT 1;\n{ESCAPES}SELECT 'it\\'s; here'", "2:1", "as E'…'"),
+    "escapes of its own, two": (
+        f"{ESCAPES}SELECT 'it\\'s; here', 'x\\'x'",
+        "1:1",
+        "this SET makes",
+    ),
+    "escapes of its own, even": (f"{ESCAPES}SELECT 'it\\'; SELECT ';'", "1:1", "this SET makes"),
+    "escapes of its own, and no end": (
+        f"{ESCAPES}SELECT 'a\\n",
+        "2:8",
+        "this quote is not closed",
     ),
     "repeat of psql": (f"{REPEAT}\n\\restrict x", "3:1", "command of psql"),
     "repeat VACUUM": (f"{REPEAT}\nVACUUM", "2:1", "no number of rows"),

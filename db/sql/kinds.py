@@ -89,6 +89,9 @@ _INDEX = (  # ON cannot be a name: it is a reserved word
     r"|(?P<all>DATABASE|SYSTEM)(?!\w))"
     rf"|ALTER TABLE .*? DETACH PARTITION (?P<partition>{_NAMES}) CONCURRENTLY"
 )
+_SWITCH = re.compile(
+    '(?i)SET (?:(?:LOCAL|SESSION) )?"?standard_conforming_strings"? (?:=|TO) \'?(?P<value>\\w+)'
+)
 _CHANGED = rf"(?i)(?:UPDATE|(?:INSERT|MERGE) INTO|DELETE FROM) (?:ONLY )?(?P<name>{_NAMES})"
 _UNICODE = r"""(?i)U&("(?:[^"]|"")*")(?: UESCAPE '(.)')?"""
 
@@ -234,6 +237,12 @@ def sets_blindly(sql: bytes) -> bool:
         if not depth and words[n - 1] in ("set", ",") and words[n + 1] == "=":
             columns.add(word)
     return bool(columns) and not columns & set(words[at:])
+
+
+def switches(sql: bytes) -> bool | None:
+    """Return what a SET sets standard_conforming_strings to; None if it is about something else."""
+    found = _SWITCH.match(_joined(_words(sql)))
+    return found and not re.match("(?i)of|f|n|0", found["value"])
 
 
 def escapes(sql: bytes) -> bool:

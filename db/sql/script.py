@@ -284,7 +284,7 @@ class Script:
 
     def _commands(self) -> Iterator[Statement]:
         """Yield what is sent to the server; raise for what cannot be."""
-        for found in self.statements():
+        for found in self._understood():
             if found.kind[:1] == "\\":
                 if kinds.is_passed(self.sql(found)) and not found.mark:
                     continue
@@ -300,6 +300,37 @@ class Script:
                 advice = "Write COMMIT; and BEGIN; instead, in a no-transaction file."
                 raise self.error("AND CHAIN is not understood here", advice, at=found.start)
             yield found
+
+    def _understood(self) -> Iterator[Statement]:
+        r"""Yield the statements; raise where a SET of the file's own makes the server read others.
+
+        With standard_conforming_strings off a string does not end at the ' of a \'.
+        """
+        switch: Statement | None = None
+        statements = self.statements()
+        while True:
+            try:
+                found = next(statements)
+            except StopIteration:
+                return
+            except ScriptError:
+                rest = self.chunks((switch.end, self._source.size)) if switch else iter(())
+                if switch and any(b"\\'" in piece for piece in rest):
+                    raise self._misread(switch) from None
+                raise
+            if switch and (found.kind == "\\'" or kinds.escapes(self.sql(found))):
+                raise self._misread(switch)
+            if found.kind in ("SET", "SET LOCAL"):
+                plain = kinds.switches(self.sql(found))
+                switch = switch if plain is None else None if plain else found
+            yield found
+
+    def _misread(self, switch: Statement) -> ScriptError:
+        return self.error(
+            r"this SET makes each \ in the strings below an escape, and one stands before a quote",
+            r"Delete it, and write each string that has a \ as E'…'.",
+            at=switch.start,
+        )
 
     def _check_name(self, found: Statement) -> None:
         target = found.kind == "CREATE INDEX CONCURRENTLY" and kinds.concurrent_index(
