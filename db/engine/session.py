@@ -125,6 +125,8 @@ class Session:
         So one run of several files leaves what several runs do. Raise `LinkLost` if there is none.
         """
         self.conn.close()
+        if self.guard and self.server.pooled:
+            self.guard.look_away()
         try:
             self._use((yield from self.target.connect(self.name)))
         except ConnectionFailed as error:

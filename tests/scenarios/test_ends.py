@@ -495,6 +495,25 @@ def test_a_pool_that_is_far_away_is_not_taken_for_a_small_one(own: Project) -> N
     assert len(own.executed()) == 2
 
 
+@pytest.mark.parametrize(("guard", "size"), [("on", 2), ("off", 1)])
+def test_a_run_that_connects_anew_is_not_kept_out_by_its_own_onlooker(
+    own: Project, guard: str, size: int
+) -> None:
+    """In session mode who waits gets the server's connection that is given back, and keeps it."""
+    setting = f"ALTER DATABASE {own.database} SET work_mem = '5MB';\n"
+    own.write("001_t1.sql", f"SELECT pg_sleep(1.5);\n{setting}")
+    own.write("002_t2.sql", "CREATE TABLE t2 AS SELECT current_setting('work_mem') AS w;\n")
+    pooler = PgBouncer(own.cluster, pool_mode="session", pool_size=size)
+    try:
+        env = {"DATABASE_URL": pooler.url(own.database), "MIGRATIONS_GUARD": guard}
+        done = own.invoke("db.migrate-run", env=env)
+    finally:
+        pooler.remove()
+    assert done.returncode == 0, done.output
+    assert len(own.executed()) == 2
+    assert done.seconds < 10
+
+
 @pytest.mark.parametrize("head", ["", "-- migrate: no-transaction\n"], ids=["in one", "outside"])
 def test_what_the_limit_of_a_pooler_ends_is_named_by_that_limit(own: Project, head: str) -> None:
     """Nothing crashed, and what still runs on the server is not executed behind our back."""
