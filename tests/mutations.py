@@ -467,6 +467,27 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         RECOVERY,
+        "a limit of a pooler is taken for a crash",
+        "    if said is None or pooler.limit(said.sqlstate, said.message):",
+        "    if said is None:",
+        (ends("limit_of_a_pooler"),),
+    ),
+    Mutant(
+        SESSION,
+        "behind a pooler the onlooker keeps its run out",
+        "        if self.guard and self.server.pooled:",
+        "        if False:",
+        (ends("onlooker"),),
+    ),
+    Mutant(
+        PIPELINE,
+        "why a connection ended is what the next call says",
+        "            if self._pg.status != ConnStatus.BAD:\n                raise\n",
+        "            raise\n",
+        (ends("much_is_being_sent"),),
+    ),
+    Mutant(
+        RECOVERY,
         "behind a pool of one the next connection is lost like the last one",
         "        session.suspect, session.alone = self.suspect, lost.alone",
         "        session.suspect = self.suspect",
