@@ -241,7 +241,7 @@ def sets_blindly(sql: bytes) -> bool:
 
 def switches(sql: bytes) -> bool | None:
     """Return what a SET sets standard_conforming_strings to; None if it is about something else."""
-    found = _SWITCH.match(_joined(_words(sql)))
+    found = _SWITCH.match(_joined(words_of(sql)))
     return found and not re.match("(?i)of|f|n|0", found["value"])
 
 
