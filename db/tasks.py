@@ -117,7 +117,7 @@ def fleet(  # noqa: PLR0917  # its arguments are the command's options
         source = command.Source(targets, targets_from, schemas, only)
         goal = Goal(
             line.retyped(
-                "db.fleet", {**source._asdict(), "migrate": migrate, "to": to, "name": name}
+                "db.fleet", {**source.retyped, "migrate": migrate, "to": to, "name": name}
             ),
             schema=migrate,
             only=line.given("--name", name),

@@ -34,6 +34,7 @@ from ..settings import Settings
 from .opened import Cell, Listener, Screen, drive, explained, read_only
 
 _LOOKS = Limits(canary=0, stop_after=0)
+_AGAIN = "(the same query)"
 
 
 class Source(NamedTuple):
@@ -43,6 +44,12 @@ class Source(NamedTuple):
     targets_from: str = ""
     schemas: str = ""
     only: str = ""
+
+    @property
+    def retyped(self) -> dict[str, str]:
+        """Return the options to be typed again, without a query that may hold a password."""
+        hidden = roster.may_hold_password(self.targets_from)
+        return {**self._asdict(), **({"targets_from": _AGAIN} if hidden else {})}
 
 
 @contextmanager

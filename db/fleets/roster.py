@@ -28,7 +28,14 @@ WHERE n.nspname::pg_catalog.text OPERATOR(pg_catalog.~~) %s
   AND NOT pg_catalog.starts_with(n.nspname::pg_catalog.text, 'pg_')
   AND n.nspname OPERATOR(pg_catalog.<>) 'information_schema'
 ORDER BY n.nspname"""
+# Beside what tells one anywhere: a query may put a URL together from pieces.
+_SECRET = re.compile("(?i)@|pass")
 _DONE = {"executed", "nothing to do"}  # the states of a report that leave nothing to be done
+
+
+def may_hold_password(text: str) -> bool:
+    """Return whether a query, or what a server says of it, is not to be shown."""
+    return may_tell(text) or bool(_SECRET.search(text))
 
 
 class Member(NamedTuple):
@@ -106,7 +113,8 @@ def _is_target(row: ours.Row) -> bool:
     if len(row) not in (1, 2) or None in row or "" in row:
         return False
     *names, place = map(str, row)
-    return not any(map(may_tell, names)) and ("://" in place or not may_tell(place))
+    is_database = not ("@" in place or may_tell(place))
+    return not any(map(may_tell, names)) and ("://" in place or is_database)
 
 
 def of_schemas(pattern: str, conn: Connection, target: Target, settings: Settings) -> list[Member]:
@@ -189,6 +197,8 @@ def _rows(query: str, conn: Connection) -> list[ours.Row]:
         conn.execute("ROLLBACK")
     except psycopg.Error as error:
         said = one_line(error.diag.message_primary or str(error))
+        if may_hold_password(query + said):
+            said = "what the server says of it is not shown, as it may hold a password"
         raise SettingsError(f"The query of the targets fails: {said} ({error.sqlstate})") from None
     return rows
 

@@ -310,6 +310,24 @@ def test_no_password_of_a_target_is_shown(project: Project, targets: list[str]) 
             assert word not in done.output
 
 
+def test_no_password_of_a_query_is_shown(project: Project, targets: list[str]) -> None:
+    project.write("001_a.sql", "SELECT nothing;\n")
+    secret, databases = "geheim", f"FROM pg_database WHERE datname IN ('{targets[0]}')"
+    url = f"postgresql://{DEPLOY}:{secret}@127.0.0.1:{project.cluster.port}/"
+    fails = "The query of the targets fails: what the server says of it is not shown"
+    for query, code, said in (
+        (f"SELECT '{url}' || datname {databases}", 1, "--targets-from '(the same query)'"),
+        (f"SELECT '{url}' || datname::{secret} {databases}", 2, fails),
+        (f"SELECT '{url.removeprefix('postgresql://')}'", 2, "row 1 of the query is not a URL"),
+    ):
+        for more in ((), ("--json",)):
+            done = project.invoke("db.fleet", "--targets-from", query, *more)
+            assert (done.returncode, secret in done.output) == (code, False), done.output
+            assert said in done.output, done.output
+    done = project.invoke("db.fleet", "--targets-from", f"SELECT datname {databases}")
+    assert "--targets-from 'SELECT datname FROM" in done.stderr
+
+
 def _of(project: Project) -> roster.Of:
     return lambda url: Settings.of(url, project.migrations)
 
