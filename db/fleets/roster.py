@@ -192,7 +192,8 @@ def _settings(of: Of, url: str, where: str) -> Settings:
 def _rows(query: str, conn: Connection) -> list[ours.Row]:
     try:
         conn.execute("BEGIN READ ONLY")
-        cursor = conn.execute(query.encode())
+        with conn.pipeline():  # which takes one statement: another could end the transaction
+            cursor = conn.execute(query.encode())
         rows = list(cursor.fetchall()) if cursor.description else []
         conn.execute("ROLLBACK")
     except psycopg.Error as error:
