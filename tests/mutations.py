@@ -1111,9 +1111,16 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         CREW,
         "canaries that fail stop nobody",
-        "        if self._missing > 0:",
+        "        if began and self._missing > 0:",
         "        if False:",
         (fleet("fails_everywhere"),),
+    ),
+    Mutant(
+        CREW,
+        "what executes nothing is a canary",
+        "        if began and self._missing > 0:",
+        "        if self._missing > 0:",
+        (fleet("cannot_be_reached"),),
     ),
     Mutant(
         CREW,

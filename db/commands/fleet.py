@@ -183,8 +183,10 @@ def status(
         if names:
             screen.event(Note(f"{state}: {counted(len(names), 'target')}: {listed(names)}"))
     if crew.failures:
-        said = f"{len(crew.failures):,} of {counted(crew.total, 'target')} cannot be looked at."
-        raise FleetFailed(said, failures=_kinds(crew), outcomes=records)
+        said = f"{len(crew.failures):,} of {counted(crew.total, 'target')} cannot be looked at"
+        if left := crew.total - len(crew.failures) - len(seen):
+            said += f", {left:,} were not looked at, because {crew.stopped}"
+        raise FleetFailed(f"{said}.", failures=_kinds(crew), outcomes=records)
     if check and any(each.state != "executed" for each in seen):
         ready = sum(each.state == "executed" for each in seen)
         all_of = counted(crew.total, "target")

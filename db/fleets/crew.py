@@ -209,12 +209,13 @@ class Crew:
         with self._changed:
             self._lasting.pop(member.name, None)
             server.under_way -= 1
+            began = member.name in self._begun
             self._begun.discard(member.name)
             self.records.append(record)
             if error is not None and record.state == "failed":
                 error.__traceback__ = error.__context__ = None  # which hold the connection
                 self.failures.append((member, error))
-                self.stopped = self.stopped or self._why_stop()
+                self.stopped = self.stopped or self._why_stop(began=began)
             elif record.state != "interrupted":
                 self._done += 1
                 self._proven += record.state == "executed"
@@ -222,15 +223,19 @@ class Crew:
             self._changed.notify_all()
         self._news.put(record)
 
-    def _why_stop(self) -> str:
-        """Return why no more targets are to be begun, if that is so."""
-        failed = len(self.failures)
-        if self._missing > 0:
+    def _why_stop(self, *, began: bool) -> str:
+        """Return why no more targets are to be begun, if that is so.
+
+        `began`: the one that has failed had something to execute. Whether others fail as it did is
+        told by those that have executed something too, and else by all that were looked at.
+        """
+        failed, others = len(self.failures), self._proven if began else self._done
+        if began and self._missing > 0:
             return "one of the canaries failed"
         if self._limits.stop_after and failed >= self._limits.stop_after:
             return f"{failed} failed"
         alike = {tally.kind(member, error) for member, error in self.failures}
-        if not self._proven and failed >= _ALIKE and len(alike) == 1:
+        if not others and failed >= _ALIKE and len(alike) == 1:
             return "the first ones all failed alike"
         return ""
 

@@ -236,6 +236,40 @@ def test_a_fleet_stops_where_it_fails_everywhere(project: Project, tenants: list
     assert "because 4 failed" in done.stdout
 
 
+@pytest.mark.usefixtures("targets")
+def test_one_that_cannot_be_reached_is_no_canary(project: Project) -> None:
+    """Nor do others that are down, later, make all of them alike."""
+    project.write("001_a.sql", COUNT.format(1))
+    assert project.invoke("db.fleet", "--targets", "targets.txt").returncode == 0
+    there = (project.folder / "targets.txt").read_text().splitlines()
+    gone = [f"gone{n} = {project.cluster.url('nowhere')}" for n in range(3)]
+    fleet_of = ("db.fleet", "--targets", "targets.txt", "--workers", "1", "--json")
+
+    def states(*lines: str, options: tuple[str, ...] = ()) -> tuple[Counter[str], str]:
+        (project.folder / "targets.txt").write_text("\n".join(lines))
+        done = project.invoke(*fleet_of, *options)
+        assert done.returncode == 1, done.output
+        event = "standing" if options else "target"
+        found = Counter(line["state"] for line in reported(done.stdout, event).values())
+        return found, json.loads(done.stdout.splitlines()[-1])["message"]
+
+    found, said = states(gone[0], *there, *gone[1:])
+    assert found == {"nothing to do": 12, "failed": 3}
+    assert "not begun" not in said
+    found, said = states(*gone, *there)
+    assert found == {"failed": 3, "not begun": 12}
+    assert "because the first ones all failed alike" in said
+
+    project.write("002_b.sql", COUNT.format(2))
+    found, said = states(*there[:5], *gone, *there[5:], options=("--status",))
+    assert found == {"behind": 12, "failed": 3}
+    assert said == "3 of 15 targets cannot be looked at."
+    found, said = states(*gone, *there, options=("--status",))
+    assert found["failed"] == 3
+    expected = "12 were not looked at, because the first ones all failed alike."
+    assert said == f"3 of 15 targets cannot be looked at, {expected}"
+
+
 def test_others_look_while_a_canary_executes(project: Project, targets: list[str]) -> None:
     project.write("001_a.sql", COUNT.format(1))
     fleet_of = ("db.fleet", "--targets", "targets.txt", "--json")
@@ -587,6 +621,7 @@ def test_what_cannot_be_meant_is_refused(project: Project, tenants: list[str]) -
         ("--targets-from", "SELECT nothing"),
         ("--targets-from", "SELECT NULL::text"),
         ("--targets-from", "SELECT 1, 2, 3"),
+        ("--targets-from", "SELECT 1; COMMIT; DROP SCHEMA tenant_00; SELECT 1"),
         ("--targets-from", "SELECT 'host=h password=s3cret'"),
         ("--targets-from", "SELECT 'postgresql://u:s3cret@h/d', 'd'"),
         ("--targets", "postgresql://u:s3cret@h/d"),
