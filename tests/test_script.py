@@ -21,6 +21,7 @@ from db.sql.kinds import (
     IndexTarget,
     changed,
     concurrent_index,
+    inserts_again,
     sets_blindly,
 )
 from db.sql.repeat import Repeat
@@ -549,6 +550,16 @@ REFUSED = {
         "3:1",
         "the same rows again",
     ),
+    "repeat INSERT, alias": (
+        f"{REPEAT}\nINSERT INTO n SELECT id FROM t n LIMIT 10",
+        "3:1",
+        "the same rows again",
+    ),
+    "repeat INSERT, updates": (
+        f"{REPEAT}\nINSERT INTO n SELECT id FROM t LIMIT 9 ON CONFLICT (id) DO UPDATE SET v = 1",
+        "3:1",
+        "the same rows again",
+    ),
     "dbmate up": ("-- migrate:up\nSELECT 1", "1:1", "Delete this line"),
     "dbmate option": ("-- migrate:up transaction:false", "1:1", "-- migrate: no-transaction"),
     "dbmate down": ("SELECT 1;\n-- migrate:down\nx", "2:1", ".down.sql"),
@@ -694,6 +705,23 @@ def test_a_statement_says_that_it_is_repeated() -> None:
 )
 def test_an_update_that_does_not_look_at_what_it_sets_is_known(sql: str, blind: bool) -> None:
     assert sets_blindly(sql.encode()) is blind
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO n SELECT id FROM t ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO n SELECT id FROM t ON CONFLICT (id) DO UPDATE SET v = 1 WHERE n.v <> 1",
+        "INSERT INTO n SELECT id FROM t WHERE NOT EXISTS (SELECT FROM n WHERE n.id = t.id)",
+        "INSERT INTO app.n SELECT t.id FROM t LEFT JOIN app.n ON n.id = t.id WHERE n.id IS NULL",
+        "WITH x AS (DELETE FROM q RETURNING id) INSERT INTO n SELECT id FROM x",
+        "WITH x AS (UPDATE q SET v = 1 RETURNING id) INSERT INTO n SELECT id FROM x",
+    ],
+)
+def test_an_insert_that_tells_what_it_has_inserted_is_known(sql: str) -> None:
+    _, name = changed(sql.encode())
+    assert name
+    assert not inserts_again(sql.encode(), name)
 
 
 def test_quoted_text_that_looks_like_a_directive_is_left_alone() -> None:

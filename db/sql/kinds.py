@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 _COMMENT = re.compile(rb"/\*|\*/")
@@ -93,6 +93,8 @@ _SWITCH = re.compile(
     '(?i)SET (?:(?:LOCAL|SESSION) )?"?standard_conforming_strings"? (?:=|TO) \'?(?P<value>\\w+)'
 )
 _CHANGED = rf"(?i)(?:UPDATE|(?:INSERT|MERGE) INTO|DELETE FROM) (?:ONLY )?(?P<name>{_NAMES})"
+_MOVES = {("(", "delete"), ("(", "update"), ("(", "merge")}
+_READS = ("from", "join", "only", ",", ".", "table")  # what stands before a table that is read
 _UNICODE = r"""(?i)U&("(?:[^"]|"")*")(?: UESCAPE '(.)')?"""
 
 _ROWS = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
@@ -210,17 +212,44 @@ def changed(sql: bytes) -> tuple[str, str | None]:
     return head.split(" ")[0].upper(), name and _plain(name)
 
 
+def updated_within(sql: bytes) -> str | None:
+    """Return the table that an UPDATE or MERGE in a WITH changes, as written."""
+    words = [word.decode(errors="replace") for word in words_of(sql)]
+    for n, word in enumerate(words):
+        if words[n - 1] == "(" and word.upper() in ("UPDATE", "MERGE"):
+            found = re.match(_CHANGED, " ".join(words[n : n + _MANY]))
+            return _plain(found["name"]) if found else None
+    return None
+
+
 def skips_locked(sql: bytes) -> bool:
     """Return whether a statement passes over rows that others have locked."""
     return b" SKIP LOCKED " in b" %s " % b" ".join(words_of(sql)).upper()
 
 
 def inserts_again(sql: bytes, table: str) -> bool:
-    """Return whether nothing in an INSERT tells what it has inserted into the table before."""
+    """Return whether nothing in an INSERT tells what it has inserted into the table before.
+
+    That tells: a DELETE, UPDATE or MERGE in its WITH, what reads the table, and an ON CONFLICT that
+    does nothing, or not each time.
+    """
     words = [word.decode(errors="replace").strip('"').lower() for word in words_of(sql)]
     last = re.split(r"\.", table)[-1].strip('"').lower()
-    moves = {"conflict", "delete", "update", "merge"} & set(words)
-    return not moves and words.count(last) < 2
+    pairs = list(pairwise(words))
+    if any(pair in pairs for pair in _MOVES):
+        return False
+    if ("do", "update") in pairs:
+        at = pairs.index(("do", "update"))
+        if b"where" in outermost(word.encode() for word in words[at:]):
+            return False
+    elif "conflict" in words:
+        return False
+    if last not in words:  # written as U&"…"
+        return True
+    into = words.index(last, words.index("into"))  # which is no reading, also behind a schema's .
+    return not any(
+        (before, last) in pairwise(words[:into] + words[into + 1 :]) for before in _READS
+    )
 
 
 def sets_blindly(sql: bytes) -> bool:

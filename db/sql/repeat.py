@@ -85,6 +85,7 @@ def check(source: Source, found: Statement, sql: bytes) -> None:
         raise positions.error(
             source,
             "nothing keeps this INSERT from inserting the same rows again, without end",
-            f"Leave out what is there: ON CONFLICT DO NOTHING, or WHERE NOT EXISTS (… {table} …).",
+            "Leave out what is there: ON CONFLICT DO NOTHING, DO UPDATE … WHERE, or "
+            f"WHERE NOT EXISTS (SELECT FROM {table} …).",
             at=found.start,
         )
