@@ -40,6 +40,8 @@ ROWS = "db/commands/rows.py"
 SIZES = "db/rehearsal/sizes.py"
 EFFECTS = "db/sql/effects.py"
 PG_DUMP = "db/server/pg_dump.py"
+BATCHES = "db/engine/batches.py"
+PACE = "db/engine/pace.py"
 CREW = "db/fleets/crew.py"
 FLEET = "db/commands/fleet.py"
 PAUSES = "db/pauses.py"
@@ -80,6 +82,10 @@ def engine(names: str) -> str:
 
 def outside(names: str) -> str:
     return f"scenarios/test_outside.py -k '{names}'"
+
+
+def batches(names: str) -> str:
+    return f"scenarios/test_batches.py -k '{names}'"
 
 
 def everyday(names: str) -> str:
@@ -1107,6 +1113,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "                self._conn.execute(sql.SQL(_LOCK).format(name))",
         "                pass",
         (rehearsal("table_of_the_page"),),
+    ),
+    Mutant(
+        BATCHES,
+        "a batch that gives 0 rows is the end, whatever it has written",
+        "                if any(pace.wrote(kept)):",
+        "                if False:",
+        (batches("only_a_trigger"),),
+    ),
+    Mutant(
+        PACE,
+        "rows that a run has removed were never there",
+        "        removed = max(0, self._wrote.deleted - self._wrote.inserted)",
+        "        removed = 0",
+        (batches("removes_rows"),),
     ),
     Mutant(
         CREW,

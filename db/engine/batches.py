@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Generator, Iterator
 
-from ..errors import LedgerError
+from ..errors import LedgerError, MigrationsError
 from ..events import Event, Note
 from ..files.plan import repeated
 from ..server.pipeline import Command, CommandFailed
@@ -62,6 +62,10 @@ SELECT pg_catalog.current_setting('track_counts') OPERATOR(pg_catalog.=) 'off'
               OPERATOR(pg_catalog.>) 0::pg_catalog.int8)"""
 
 
+class _NotSaid(MigrationsError):
+    """A statement gave 0 rows, and has written some."""
+
+
 def execute(work: Work, number: int, unit: Unit) -> Iterator[Event]:
     """Repeat the unit's statement until it gives no row, from where it stands.
 
@@ -89,6 +93,7 @@ def execute(work: Work, number: int, unit: Unit) -> Iterator[Event]:
         if answers["statement"][-1] == (b"0",):
             break
         work.running.progressed = True
+        pace.add(int(answers["statement"][-1][0] or 0), answers)
         ((total, batches),) = answers["counted"]
         pace.rows, pace.batches = int(total or 0), int(batches or 0)
         idle = idle + 1 if answers.get("wrote") == [(b"f",)] else 0
@@ -117,7 +122,8 @@ def _take(work: Work, number: int, unit: Unit, pace: Pace) -> Generator[Event, N
     if row is not None and row.run_by != me:
         yield from outside.wait_for(work, number)
         row = work.rows.get(number)
-    target = json.dumps({"pooled": bool(work.clean)})
+    of = (row.target or {}).get("of") if row is not None and row.batches else pace.of
+    target = json.dumps({"pooled": bool(work.clean), "of": of})
     if row is None:
         yield from work.asked(work.claim(_BEGUN, number, unit, target))
     elif not row.finished and row.run_by != me:
@@ -127,7 +133,7 @@ def _take(work: Work, number: int, unit: Unit, pace: Pace) -> Generator[Event, N
     yield from work.read()
     row = work.rows.get(number)
     if row is not None:
-        pace.resume(row.rows or 0, row.batches or 0)
+        pace.resume(row.rows or 0, row.batches or 0, (row.target or {}).get("of"))
     return row is not None and (row.finished or row.run_by == me)
 
 
@@ -143,6 +149,7 @@ def _batch(
         *work.state.ours(waiting=True),
         *work.trusted(),
         work.of(_MINE, number, "claim"),
+        *pace.writes("before"),
         *work.state.theirs(),
         *(session.role(running) if work.clean else ()),
         statement(running, found),
@@ -150,9 +157,16 @@ def _batch(
     try:
         with session.pipe.opened():
             yield from work.settled(opening, kept)
-            yield from work.settled(
-                _closing(work, number, found, pace, kept["statement"][-1]), kept
-            )
+            rows = kept["statement"][-1]
+            if rows == (b"0",):
+                after = [*work.state.ours(waiting=True), *pace.writes("after")]
+                yield from work.settled(after, kept)
+                if any(pace.wrote(kept)):
+                    raise _NotSaid("")
+            yield from work.settled(_closing(work, number, found, pace, rows), kept)
+    except _NotSaid:
+        session.rollback()
+        raise _unsaid(work, found, pace) from None
     except CommandFailed as failed:
         if failed.command.role == "claim" and failed.diagnostic.sqlstate == NOT_ONE:
             session.conn.execute("ROLLBACK")
@@ -172,6 +186,8 @@ def _closing(
         beside = work.ledger.compose("{unfinished}")
         yield Command(_WROTE.encode(), "wrote", work.running, (beside,))
     yield from work.untouched([found])
+    if rows != (b"0",):
+        yield from pace.writes("after")
     yield work.of(STILL, number, "still")
     yield work.of(_COUNTED, number, "counted", more=rows)
     yield Command(b"COMMIT", "unit", work.running)
@@ -187,7 +203,7 @@ def _refuse_endless(work: Work, found: Statement, pace: Pace, idle: int) -> Iter
         raise _endless(
             work,
             found,
-            f"{pace.done}, and {pace.table} has {there:,}: it finds "
+            f"{pace.done}, and {pace.table} had {there:,}: it finds "
             "again what it has changed, without end. It was stopped; what it did stays.",
             "Let its WHERE leave out what is done, such as: WHERE region IS NULL",
         )
@@ -200,6 +216,17 @@ def _refuse_endless(work: Work, found: Statement, pace: Pace, idle: int) -> Iter
             "Let it give no row when nothing is left to do, such as: "
             "SELECT FROM fill_next() AS rows WHERE rows > 0",
         )
+
+
+def _unsaid(work: Work, found: Statement, pace: Pace) -> LedgerError:
+    return work.wrong(
+        found,
+        f"this gave 0 rows, and wrote some of {pace.table} all the same, as a trigger can that "
+        "returns NULL. So 0 rows does not mean that nothing is left. That batch was rolled back; "
+        f"what was done before stays: {pace.done}.",
+        "Repeat what the trigger does instead, such as: UPDATE … SET gone = true WHERE NOT gone",
+        "Then run it again: a statement that was edited is counted from its beginning.",
+    )
 
 
 def _endless(work: Work, found: Statement, message: str, advice: str) -> LedgerError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
+from typing import NamedTuple
 
 from .. import pauses
 from ..events import Batched, Event, Note
@@ -15,13 +16,15 @@ from ..server.pipeline import Command, CommandFailed
 from ..sql import kinds
 from ..sql.lexer import Statement
 from ..sql.repeat import Repeat
-from .progress import Work
+from .progress import Answers, Work
 
 _LONGEST_S = 10.0  # that pauses grow to by themselves
 _GROWS_S = 0.1  # from no pause at all
 _LAG_POLL_S = 1.0
 _SILENT_S = 15.0  # replicas reply at least every wal_receiver_status_interval, which is 10 s
 _SHOW_AGAIN_S = 0.9
+_AGAIN = ("UPDATE", "MERGE")  # what may find again what it has changed
+_ENDS = ("UPDATE", "MERGE", "DELETE")  # with as many rows as there are, at most
 _TIMES = 2  # as many rows as the table has: each may have been changed by others meanwhile
 _FULLEST = 291  # rows in a page of 8 kB, at most
 _NOT_FOR_US = {"42501", "42P01", "42703", "42883", "0A000"}  # no right, or another engine
@@ -32,9 +35,35 @@ WITH RECURSIVE tree (oid) AS (
     SELECT $1::pg_catalog.oid
     UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i
     JOIN tree ON i.inhparent OPERATOR(pg_catalog.=) tree.oid)"""
+# A view is what it reads, too: a write to it is one to those.
+_BENEATH = _TREE.replace(
+    """
+    UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i
+    JOIN tree ON i.inhparent OPERATOR(pg_catalog.=) tree.oid)""",
+    """
+    UNION SELECT below.oid FROM tree JOIN (
+        SELECT i.inhparent, i.inhrelid FROM pg_catalog.pg_inherits AS i
+        UNION ALL SELECT w.ev_class, d.refobjid FROM pg_catalog.pg_rewrite AS w
+        JOIN pg_catalog.pg_depend AS d ON d.objid OPERATOR(pg_catalog.=) w.oid
+         AND d.classid OPERATOR(pg_catalog.=)
+             'pg_catalog.pg_rewrite'::pg_catalog.regclass::pg_catalog.oid
+         AND d.refclassid OPERATOR(pg_catalog.=)
+             'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+        WHERE w.rulename OPERATOR(pg_catalog.=) '_RETURN'
+    ) AS below (above, oid) ON below.above OPERATOR(pg_catalog.=) tree.oid)""",
+)
+# What this transaction has written, and what of the session's earlier ones is not reported yet.
+_WRITES = (
+    _BENEATH
+    + """
+SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_inserted(tree.oid)), 0),
+       coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_updated(tree.oid)), 0),
+       coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_deleted(tree.oid)), 0)
+FROM tree"""
+)
 # As the planner reckons: how full its pages were at the last ANALYZE, and how many they are now.
 _SIZE = (
-    _TREE
+    _BENEATH
     + """,
 sized (pages, filled, counted) AS (
     SELECT pg_catalog.pg_relation_size(c.oid)
@@ -47,7 +76,17 @@ sized (pages, filled, counted) AS (
 SELECT pg_catalog.format('%I.%I', n.nspname, c.relname),
        (SELECT coalesce(pg_catalog.sum(pages), 0) FROM sized),
        (SELECT pg_catalog.sum(pages::pg_catalog.float8 OPERATOR(pg_catalog.*) filled) FROM sized
-        HAVING pg_catalog.bool_and(counted OR pages OPERATOR(pg_catalog.=) 0::pg_catalog.int8))
+        HAVING pg_catalog.bool_and(counted OR pages OPERATOR(pg_catalog.=) 0::pg_catalog.int8)),
+       (SELECT pg_catalog.string_agg(
+            pg_catalog.format('(SELECT pg_catalog.count(*) FROM %I.%I)', s.nspname, r.relname),
+            ' OPERATOR(pg_catalog.+) ')
+        FROM tree JOIN pg_catalog.pg_class AS r ON r.oid OPERATOR(pg_catalog.=) tree.oid
+        JOIN pg_catalog.pg_namespace AS s ON s.oid OPERATOR(pg_catalog.=) r.relnamespace
+        WHERE r.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}'::pg_catalog."char"[])
+          AND NOT EXISTS (
+              SELECT FROM pg_catalog.pg_inherits AS i
+              JOIN tree AS above ON i.inhparent OPERATOR(pg_catalog.=) above.oid
+              WHERE i.inhrelid OPERATOR(pg_catalog.=) r.oid))
 FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
 WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.oid"""
@@ -77,16 +116,30 @@ FROM pg_catalog.pg_replication_slots AS s
 WHERE NOT s.active AND s.restart_lsn IS NOT NULL ORDER BY s.slot_name LIMIT 5"""
 
 
+class Writes(NamedTuple):
+    """How many rows of what a statement changes were written."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+
 class Pace:
     """Of one statement in one run. `rows` and `batches` are those of all runs so far."""
 
     def __init__(self, work: Work, found: Statement, options: Repeat) -> None:
         self.rows = self.batches = 0
-        self.verb, self._name = kinds.changed(work.running.script.sql(found))
-        self.table = ""  # qualified, if it is one whose rows can be counted
+        sql = work.running.script.sql(found)
+        self.verb, self._name = kinds.changed(sql)
+        within = None if self.verb in _AGAIN else kinds.updated_within(sql)
+        self._name, self._within = within or self._name, within is not None
+        self.table = ""  # what it changes, qualified
+        self._count = ""  # what counts them
+        self._sees = False  # what is written
+        self._wrote, self._gave = Writes(), 0  # by this run
         self._work, self._options = work, options
         self._oid: bytes | None = None
-        self._estimate: float | None = None
+        self.of: float | None = None  # rows that the table had when the statement was begun
         self._limit: float | None = None
         self._pause_s = options.pause_ms / 1000
         self._since, self._shown, self._before = time.monotonic(), 0.0, 0
@@ -103,11 +156,14 @@ class Pace:
             self._oid = answers["resolved"][0][0]
         if self._oid is not None:
             answers = yield from self._work.asked([self._about(_SIZE, "size")])
-            ((name, pages, estimate),) = answers["size"]
+            ((name, pages, estimate, count),) = answers["size"]
+            self._count = (count or b"").decode()
+            answers = yield from self._looked([self._about(_WRITES, "writes")])
+            self._sees = "writes" in answers
+            self.table = (name or b"").decode()
             if most := _FULLEST * int(pages or 0):
-                self.table = (name or b"").decode()
-                self._estimate = float(estimate) if estimate else None
-                self._limit = _TIMES * self._estimate if self._estimate else most
+                self.of = float(estimate) if estimate else None
+                self._limit = _TIMES * self.of if self.of else most
         if not self._blind:
             answers = yield from self._looked([Command(_UNREAD, "slots", self._work.running)])
             for slot, size in answers.get("slots", ()):
@@ -121,28 +177,55 @@ class Pace:
         """Return how far it is, as people say it."""
         return repeated(self.rows, self.batches)
 
-    def resume(self, rows: int, batches: int) -> None:
-        """Go on from what earlier runs have done."""
+    def resume(self, rows: int, batches: int, of: float | None) -> None:
+        """Go on from what earlier runs have done; `of` is what the first one has kept.
+
+        Pages say less by now: batches fill new ones, and VACUUM gives some back.
+        """
         self.rows = self._before = rows
         self.batches = batches
+        self.of = of if batches else self.of
         self._since = time.monotonic()
 
-    def endless(self) -> Generator[Event, None, int | None]:
-        """Return how many rows the table has, if it has given twice as many by now; or None.
+    # Whether it ends
 
-        No row is counted before that is likely: it takes as long as reading the whole table.
+    def writes(self, role: str) -> Iterator[Command]:
+        """Yield the question what was written; its answers at two moments are told apart."""
+        if self._sees:
+            yield self._about(_WRITES, role)
+
+    def wrote(self, answers: Answers) -> Writes:
+        """Return what was written between the two moments of a batch, before and after."""
+        if not (answers.get("before") and answers.get("after")):
+            return Writes()
+        (before,), (after,) = answers["before"], answers["after"]
+        pairs = zip(before, after, strict=True)
+        return Writes(*(int(now or 0) - int(then or 0) for then, now in pairs))
+
+    def add(self, gave: int, answers: Answers) -> None:
+        """Count a batch that was committed."""
+        self._gave += gave
+        self._wrote = Writes(*map(sum, zip(self._wrote, self.wrote(answers), strict=True)))
+
+    def endless(self) -> Generator[Event, None, int | None]:
+        """Return how many rows the table had, if this run has given twice as many; or None.
+
+        No row is counted before that is likely: it takes as long as reading the whole table. What
+        the run has removed is added: the table had that as well.
         """
-        if self.verb not in ("UPDATE", "MERGE") or self._limit is None or self.rows <= self._limit:
+        gave = self._wrote.updated if self._within else self._gave
+        checked = self._within or self.verb in _AGAIN
+        if not checked or self._limit is None or gave <= self._limit or not self._count:
             return None
-        count = f"SELECT pg_catalog.count(*) FROM {self.table}".encode()
-        question = Command(count, "count", self._work.running)
+        question = Command(f"SELECT {self._count}".encode(), "count", self._work.running)
         answers = yield from self._looked([question], theirs=True)
         if "count" not in answers:
             self._limit = None
             return None
-        number = int(answers["count"][0][0] or 0)
+        removed = max(0, self._wrote.deleted - self._wrote.inserted)
+        number = int(answers["count"][0][0] or 0) + removed
         self._limit = _TIMES * number
-        return number if self.rows > self._limit else None
+        return number if gave > self._limit else None
 
     # When the next batch may begin
 
@@ -203,8 +286,12 @@ class Pace:
         if now - self._shown < _SHOW_AGAIN_S:
             return
         self._shown, elapsed_s = now, now - self._since
-        percent = min(100.0, 100 * self.rows / self._estimate) if self._estimate else None
-        rate = (self.rows - self._before) / elapsed_s if elapsed_s else 0.0
+        percent = None
+        if self.of and self.verb in _ENDS:
+            percent = min(100.0, 100 * self.rows / self.of)
+        # With the pause that follows: after the first batch that is most of the time.
+        lasts_s = elapsed_s + pause_s
+        rate = (self.rows - self._before) / lasts_s if lasts_s else 0.0
         filename = self._work.running.filename
         yield Batched(filename, self.rows, self.batches, rate, percent, pause_s, reason)
 

@@ -173,19 +173,38 @@ def test_the_progress_table_of_an_earlier_release_is_given_the_columns(project: 
     assert each_once(project)
 
 
+AGAIN = "had 100: it finds again what it has changed"
+SOME = "WHERE id IN (SELECT id FROM t ORDER BY id LIMIT 30)"
 ENDLESS = {
-    "the same rows": (
-        "UPDATE t SET v = 1 WHERE id IN (SELECT id FROM t ORDER BY id LIMIT 30)",
-        "public.t has 100: it finds again what it has changed",
-    ),
+    "the same rows": (f"UPDATE t SET v = 1 {SOME}", f"public.t {AGAIN}"),
     "nothing changed": ("SELECT 1", "the last two batches gave rows and changed none"),
+    "through a view": (f"UPDATE seen SET v = 1 {SOME}", f"public.seen {AGAIN}"),
+    "through a trigger": (f"UPDATE joined SET v = 1 {SOME}", f"public.joined {AGAIN}"),
+    "in a WITH": (
+        f"WITH u AS (UPDATE t SET v = 1 {SOME} RETURNING id) SELECT u.id FROM u",
+        f"public.t {AGAIN}",
+    ),
+    "beside what is inserted": (
+        f"WITH u AS (UPDATE t SET v = 1 {SOME} RETURNING id)\n"
+        "INSERT INTO log SELECT id FROM u, generate_series(1, 3)",
+        f"public.t {AGAIN}",
+    ),
 }
+VIEWS = (
+    "CREATE VIEW seen AS SELECT * FROM t WHERE id > 0",
+    "CREATE VIEW joined AS SELECT DISTINCT id, v FROM t",
+    "CREATE FUNCTION instead() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN UPDATE t SET v = NEW.v WHERE id = NEW.id; RETURN NEW; END $$",
+    "CREATE TRIGGER i INSTEAD OF UPDATE ON joined FOR EACH ROW EXECUTE FUNCTION instead()",
+    "CREATE TABLE log (id int)",
+)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("text", "said"), ENDLESS.values(), ids=ENDLESS)
 def test_a_statement_that_would_not_end_is_stopped(project: Project, text: str, said: str) -> None:
     table(project, 100)
+    execute(project, *VIEWS)
     project.write("001_a.sql", f"{REPEAT}{text};\n")
     done = project.invoke("db.migrate-run", timeout=120)
     assert done.returncode == 2, done.output
@@ -196,6 +215,86 @@ def test_a_statement_that_would_not_end_is_stopped(project: Project, text: str, 
     project.write("001_a.sql", REPEAT + FILL.format(30))
     done = project.invoke("db.migrate-run")
     assert done.returncode == 0, done.output
+
+
+def test_a_statement_that_removes_rows_is_not_taken_for_endless(project: Project) -> None:
+    """Nor one that gives several rows for each that it updates, or whose view becomes empty."""
+    table(project, 10)
+    more = (
+        "INSERT INTO t SELECT n FROM generate_series(11, 400) AS n"  # than the server reckons with
+    )
+    todo = "CREATE VIEW todo AS SELECT * FROM t WHERE v IS NULL"
+    execute(project, *VIEWS, todo, "VACUUM ANALYZE t", more)
+    gone = "MERGE INTO t USING (SELECT id FROM t WHERE id <= 320 ORDER BY id LIMIT 300) AS s\n"
+    gone += "ON t.id = s.id WHEN MATCHED THEN DELETE;\n"
+    repeat = REPEAT.removeprefix(HEAD)
+    project.write("001_a.sql", f"{REPEAT}{gone}")
+    some = "(SELECT id FROM {} WHERE v IS NULL ORDER BY id LIMIT 20)"
+    project.write(
+        "002_b.sql",
+        f"{REPEAT}WITH u AS (UPDATE t SET v = 1 WHERE id IN {some.format('t')} AND id <= 360 "
+        "RETURNING id)\nINSERT INTO log SELECT id FROM u, generate_series(1, 5);\n"
+        f"{repeat}UPDATE todo SET v = 1 WHERE id IN {some.format('todo')};\n",
+    )
+    done = project.invoke("db.migrate-run", timeout=120)
+    assert done.returncode == 0, done.output
+    assert scalar(project, "SELECT count(*) FROM log") == 200
+    assert scalar(project, "SELECT count(*) FROM t WHERE v = 1") == 80
+
+
+@pytest.mark.parametrize("verb", ["DELETE", "MERGE"])
+def test_what_is_left_of_a_table_is_not_what_it_had(project: Project, verb: str) -> None:
+    table(project, 400)
+    execute(project, "ANALYZE t")
+    some = "(SELECT id FROM t ORDER BY id LIMIT 20)"
+    text = (
+        f"DELETE FROM t WHERE id IN {some}"
+        if verb == "DELETE"
+        else f"MERGE INTO t USING {some} AS s ON t.id = s.id WHEN MATCHED THEN DELETE"
+    )
+    execute(
+        project,
+        "CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF OLD.id > 350 THEN RAISE 'not yet'; END IF; RETURN OLD; END $$",
+        "CREATE TRIGGER stops BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION stop()",
+    )
+    project.write("001_a.sql", f"{REPEAT}{text};\n")
+    assert "340 rows in 17 batches" in project.invoke("db.migrate-run").stderr
+    execute(project, "DROP TRIGGER stops ON t", "VACUUM ANALYZE t")
+    done = project.invoke("db.migrate-run", "--json")
+    assert done.returncode == 0, done.output
+    assert batched(done)[0]["percent"] == 90
+    assert "400 rows in 20 batches" in done.stdout
+
+
+def test_rows_that_only_a_trigger_writes_are_not_the_end(project: Project) -> None:
+    table(project, 100)
+    execute(
+        project,
+        "ALTER TABLE t ADD gone bool",
+        "CREATE TABLE log (at timestamptz)",
+        "CREATE FUNCTION softly() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN UPDATE t SET gone = true WHERE id = OLD.id; RETURN NULL; END $$",
+        "CREATE TRIGGER softly BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION softly()",
+        "CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN INSERT INTO log VALUES (now()); RETURN NULL; END $$",
+        "CREATE TRIGGER noted AFTER UPDATE ON t FOR EACH STATEMENT EXECUTE FUNCTION noted()",
+    )
+    text = "DELETE FROM t WHERE id IN (SELECT id FROM t WHERE gone IS NULL ORDER BY id LIMIT 10)"
+    project.write("001_a.sql", f"{REPEAT}{text};\n")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 2, done.output
+    assert "this gave 0 rows, and wrote some of public.t all the same" in done.stderr
+    assert "what was done before stays: 0 rows in 0 batches" in done.stderr
+    assert scalar(project, "SELECT count(gone) FROM t") == 0
+    assert project.executed() == []
+    # A trigger that notes each statement writes something else, also where nothing is left.
+    text = text.replace("DELETE FROM t", "UPDATE t SET gone = true")
+    project.write("001_a.sql", f"{REPEAT}{text};\n")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+    assert scalar(project, "SELECT count(gone) FROM t") == 100
+    assert scalar(project, "SELECT count(*) > 10 FROM log") is True
 
 
 def test_many_batches_of_the_same_size_are_not_taken_for_endless(project: Project) -> None:
