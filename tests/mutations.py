@@ -1030,8 +1030,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         PIPELINE,
         "a failure is that of the first command",
-        "        self._failed = self._failed or CommandFailed(command, said)",
-        "        self._failed = self._failed or CommandFailed(self._sent[-1], said)",
+        '        self._failed = self._failed or CommandFailed(command, said, fields.schema_name or "")',
+        '        self._failed = self._failed or CommandFailed(self._sent[-1], said, "")',
         (engine("statement_is_known"),),
     ),
     Mutant(

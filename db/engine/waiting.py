@@ -30,6 +30,8 @@ _TRIPS = 10  # to the server and back, at most, until a second connection has th
 _TRIES = 3  # of a second connection
 _LOCKED = {"55P03", "40P01", "40001"}  # lock not available, deadlock, serialization failure
 _TAKEN = "23505"
+# Said of a row of a catalog, by words that the server never translates.
+_AT_ONCE = ("tuple concurrently updated", "tuple concurrently deleted")
 _ID = re.compile(r"\(id\)=\(")  # in the detail, whatever its language
 # What CREATE TABLE IF NOT EXISTS fails with if another session creates it at the same moment.
 _CREATED = (
@@ -178,6 +180,16 @@ def mend(session: Session, book: Ledger, failed: CommandFailed) -> Generator[Eve
     return True
 
 
+def _at_once(failed: CommandFailed) -> bool:
+    """Return whether another session has changed the same of a catalog at the same moment.
+
+    Such as an extension that both create, IF NOT EXISTS, or a GRANT on the same schema.
+    """
+    if failed.diagnostic.sqlstate == _TAKEN:
+        return failed.schema == "pg_catalog"
+    return failed.diagnostic.message in _AT_ONCE
+
+
 class Patience:
     """How long the locks of one file have been waited for, and how often."""
 
@@ -200,7 +212,8 @@ class Patience:
             # However long it takes: it is being executed, only not by this run.
             return Waiting(f"another run, which executes {running.filename}", elapsed)
         taken = claimed and said.sqlstate == _TAKEN
-        if not (said.sqlstate in _LOCKED or taken or GIVEN_UP in said.message):
+        locked = said.sqlstate in _LOCKED or GIVEN_UP in said.message
+        if not (locked or taken or _at_once(failed)):
             return None
         if running.once:
             return None

@@ -56,12 +56,16 @@ class Command(NamedTuple):
 
 
 class CommandFailed(Exception):
-    """The server refused a command; everything sent after it was skipped."""
+    """The server refused a command; everything sent after it was skipped.
 
-    def __init__(self, command: Command, diagnostic: Diagnostic) -> None:
+    `schema`: that of the table or constraint that it is about, as the server says.
+    """
+
+    def __init__(self, command: Command, diagnostic: Diagnostic, schema: str = "") -> None:
         super().__init__(diagnostic.message)
         self.command = command
         self.diagnostic = diagnostic
+        self.schema = schema
 
 
 class LinkLost(psycopg.OperationalError):
@@ -343,10 +347,11 @@ class Pipeline:
                 self._pg.set_single_row_mode()
 
     def _fail(self, command: Command, result: PGresult) -> None:
-        said = diagnostic(ServerFields(result))
+        fields = ServerFields(result)
+        said = diagnostic(fields)
         if said.severity in _LAST or not said.sqlstate or self._pg.status == ConnStatus.BAD:
             raise self._gone(said.message or result.error_message.decode(errors="replace"), said)
-        self._failed = self._failed or CommandFailed(command, said)
+        self._failed = self._failed or CommandFailed(command, said, fields.schema_name or "")
 
     @contextmanager
     def _sending(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -1081,3 +1082,27 @@ def test_a_server_without_advisory_locks_is_said_once_and_works(project: Project
     assert done.returncode == 0, done.output
     assert done.stdout.count("no advisory locks") == 1
     assert len(project.executed()) == 3
+
+
+@pytest.mark.parametrize(
+    ("shared", "reason"),
+    [
+        ("CREATE SCHEMA IF NOT EXISTS shared", "pg_namespace_nspname_index"),
+        ("GRANT USAGE ON SCHEMA public TO public", "tuple concurrently updated"),
+    ],
+)
+def test_what_two_sessions_do_to_a_catalog_at_once_is_tried_again(
+    project: Project, shared: str, reason: str
+) -> None:
+    project.write("001_a.sql", f"CREATE TABLE a (id int);\n{shared};\n")
+    with project.cluster.connect(project.database, autocommit=False) as other:
+        other.execute(shared.encode())
+        process = project.popen("db.migrate-run", "--json", env={"MIGRATIONS_LOCK_TIMEOUT": "0"})
+        wait_for(running(project, shared[:20]))
+        wait_for(lambda: scalar(project, "SELECT count(*) FROM pg_locks WHERE NOT granted") == 1)
+        other.commit()
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stdout + stderr
+    again = [line for line in map(json.loads, stdout.splitlines()) if line["event"] == "retrying"]
+    assert [reason in line["reason"] for line in again] == [True]
+    assert project.executed() == ["001_a.sql"]
