@@ -252,7 +252,7 @@ class Interrupted(MigrationsError):
 
 
 def _failed(error: MigrationsError, names: Sequence[str]) -> list[str]:
-    said = filter(None, (_placed(error), error.excerpt, *error.details, *error.advice[:1]))
+    said = filter(None, (_placed(error), error.excerpt, *error.details, *error.advice))
     return [
         f"{counted(len(names), 'target')}: {listed(names, SHOWN)}",
         *("  " + line for s in said for line in s.split("\n")),

@@ -34,6 +34,7 @@ from ..settings import Settings
 from .opened import Cell, Listener, Screen, drive, explained, read_only
 
 _LOOKS = Limits(canary=0, stop_after=0)
+_NOTHING = "nothing is left to be done on any target that --only names"
 _AGAIN = "(the same query)"
 
 
@@ -89,12 +90,18 @@ def migrate(
     Raise `FleetFailed` if any failed, and `Interrupted` with what stands.
     """
     _check(limits)
+    if not targets:
+        screen.event(Note(_NOTHING))
+        screen.event(Finished((), 0))
+        return ()
     if goal.schema and any(member.target.schema for member in targets):
         raise SettingsError(
             "A base schema is that of a database, and --schemas are many in one.",
             "Leave --migrate out: the migrations alone make what is in each schema.",
         )
     files = _files(targets)
+    for name in filter(None, (goal.to, goal.only)):
+        folder.find(files, name)  # one that there is not is said once
     done = set[str]() if goal.only else _done(targets, files)
     crew = Crew(targets, _migrating(goal, files, done), limits)
     screen.event(Note(_where(targets)))
@@ -110,8 +117,12 @@ def migrate(
         message = f"Interrupted. {said}."
         raise Interrupted(message, *left, *broken, again, signal_number=crew.stop.number)
     if crew.failures:
-        without = ["To begin all the same: --canary 0"] if "canar" in crew.stopped else []
         because = f", because {crew.stopped}" if crew.stopped and "not begun" in said else ""
+        # What is wrong with the files, or with the command, is so for all targets.
+        everywhere = all(isinstance(e, FilesError | SettingsError) for _, e in crew.failures)
+        without = (
+            ["To begin all the same: --canary 0"] if "canar" in because and not everywhere else []
+        )
         raise FleetFailed(
             f"{said}{because}.", *without, again, failures=_kinds(crew), outcomes=records
         )
@@ -163,6 +174,9 @@ def status(
     is executed on all.
     """
     _check(limits)
+    if not targets:
+        screen.event(Note(_NOTHING))
+        return ()
     files = _files(targets)
     looking = _looking(files, _seen(targets, files))
     crew = Crew(targets, looking, _LOOKS._replace(workers=limits.workers))

@@ -24,6 +24,7 @@ from ..server.connection import (
     PREFIX,
     REACHES_OUT,
     VANISHED,
+    Server,
     StandbyFound,
     Target,
     describe_and_ask,
@@ -45,6 +46,9 @@ _PROMOTION_S = 0.5  # between two looks at a standby
 _TRIES = 3  # to connect, where each breaks at once
 
 _WAIT = f"SELECT pg_catalog.set_config('synchronous_commit', 'on', true) WHERE {REACHES_OUT}"
+_USABLE = """
+SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE') FROM pg_catalog.pg_namespace AS n
+WHERE n.nspname OPERATOR(pg_catalog.=) %s"""
 # A server may take hours to notice that a client is gone, and keeps its locks for so long.
 _END = """
 SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
@@ -105,11 +109,7 @@ class Session:
         self.server, (self._tables,) = describe_and_ask(conn, [asked])
         wanted = self.target.schema
         if wanted and (self.server.pooled or conn.schemas[:1] != (wanted,)):
-            raise ConnectionFailed(
-                f"{self.server.connected}: the search_path of {wanted} does not reach the server, "
-                "or a pooler gives its sessions to others. Nothing was executed.",
-                "Connect to the server directly: a schema each needs a session each.",
-            )
+            raise _not_first(conn, wanted, self.server)
         self.pipe = Pipeline(conn)
         self._since = time.monotonic()
         conn.add_notice_handler(self._noticed)
@@ -335,6 +335,33 @@ class Session:
     def _noticed(self, said: psycopg.errors.Diagnostic) -> None:
         self._earlier += len(self.notices) == _NOTICES
         self.notices = [*self.notices, diagnostic(said)][-_NOTICES:]
+
+
+def _not_first(conn: Connection, schema: str, server: Server) -> ConnectionFailed:
+    """Return why a schema is not where unqualified names of a file would lead to."""
+    where, shown = server.connected, sql.Identifier(schema).as_string(None)
+    usable = ours.ask(conn, _USABLE, [schema])
+    if not usable:
+        return ConnectionFailed(
+            f"{where}: there is no schema {schema} any more. Nothing was executed.",
+            "It was dropped, or has another name. Which there are: invoke db.fleet looks again.",
+        )
+    if not usable[0][0]:
+        return ConnectionFailed(
+            f"{where}: this role may not use the schema {schema}. Nothing was executed.",
+            f'Let its owner run: GRANT USAGE, CREATE ON SCHEMA {shown} TO "{where.user}";',
+        )
+    if schema == "$user":
+        return ConnectionFailed(
+            f"{where}: no search_path leads to a schema named $user, which is a word for the "
+            "role's own there. Nothing was executed.",
+            f"Let its owner rename it: ALTER SCHEMA {shown} RENAME TO …;",
+        )
+    return ConnectionFailed(
+        f"{where}: the search_path of {schema} does not reach the server, or a pooler gives its "
+        "sessions to others. Nothing was executed.",
+        "Connect to the server directly: a schema each needs a session each.",
+    )
 
 
 def _renews(kind: str, text: bytes) -> bool:

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,10 +141,11 @@ def of_schemas(pattern: str, conn: Connection, target: Target, settings: Setting
 def only(members: Sequence[Member], path: Path) -> list[Member]:
     """Return those that a file names: a name a line, or what --json has printed before.
 
-    Of such a report, those count with which something is left to be done.
+    Of such a report, those count with which something is left to be done: it may be none.
     """
     known = {member.name: member for member in members}
-    wanted = dict.fromkeys(_names(_read(path)))
+    text = _read(path)
+    wanted = dict.fromkeys(_names(text))
     strange = [name for name in wanted if name not in known]
     if strange:
         raise SettingsError(
@@ -151,21 +153,28 @@ def only(members: Sequence[Member], path: Path) -> list[Member]:
             f"{listed(['a URL' if may_tell(name) else name for name in strange])}.",
             "A name is what stands before the = of a target, or its database or schema.",
         )
-    return _some([known[name] for name in wanted], f"{path} names none")
+    found = [known[name] for name in wanted]
+    return found if any(_lines(text)) else _some(found, f"{path} names none")
 
 
 def _names(text: str) -> Iterable[str]:
+    for said in _lines(text):
+        if said.get("state") not in _DONE:
+            yield str(said.get("name"))
     for raw in text.splitlines():
         line = raw.strip()
-        if line.startswith("{"):
-            try:
-                said = json.loads(line)
-            except ValueError:
-                continue  # cut off: the report of a killed run
-            if said.get("event") in ("target", "standing") and said.get("state") not in _DONE:
-                yield str(said.get("name"))
-        elif line and not line.startswith("#"):
+        if line and not line.startswith(("#", "{")):
             yield line
+
+
+def _lines(text: str) -> Iterable[dict[str, object]]:
+    """Yield the lines of a report that are about a target."""
+    for line in text.splitlines():
+        if line.strip().startswith("{"):
+            with suppress(ValueError):  # cut off: the report of a killed run
+                said = json.loads(line)
+                if said.get("event") in ("target", "standing"):
+                    yield said
 
 
 def _read(path: Path) -> str:

@@ -9,6 +9,9 @@ from ..errors import Interrupted, MigrationsError, StatementFailed, counted
 from ..events import Target
 from .roster import Member
 
+_NUMBER = r"(?<![^\W_])\d[\d.,:-]*"
+_QUOTED = r"""["“„«][^"“”»]*["“”»]|'[^']*'"""
+
 
 def record(name: str, executed: Sequence[str], ms: int, error: MigrationsError | None) -> Target:
     """Return what became of a target."""
@@ -20,16 +23,24 @@ def record(name: str, executed: Sequence[str], ms: int, error: MigrationsError |
     if isinstance(error, StatementFailed):
         said = error.diagnostic
         return made._replace(sqlstate=said.sqlstate, message=said.message, outcome=error.outcome)
-    return made._replace(message=error.message, outcome=" ".join(error.advice[:1]))
+    return made._replace(message=error.message, outcome=" ".join(error.advice))
 
 
 def kind(member: Member, error: MigrationsError) -> tuple[object, ...]:
-    """Return what tells one error from another, whichever target has it."""
-    if isinstance(error, StatementFailed):
-        return (error.location, error.diagnostic.sqlstate, error.filename)
+    """Return what tells one error from another, whichever target has it.
+
+    Its own names, and numbers, are left out of the message; so is what is quoted, which may be a
+    value, but not where it names what a row has violated.
+    """
     names = {member.name, member.target.schema, member.target.parameters.get("dbname", "")} - {""}
     own = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    return (type(error), re.sub(rf"(?<!\w)(?:{own})(?!\w)", "…", error.message))
+    said = re.sub(_NUMBER, "…", re.sub(rf"(?<![^\W_])(?:{own})(?![^\W_])", "…", error.message))
+    if not isinstance(error, StatementFailed):
+        return (type(error), said)
+    sqlstate = error.diagnostic.sqlstate
+    if not sqlstate.startswith("23"):
+        said = re.sub(_QUOTED, "…", said)
+    return (error.location, sqlstate, error.filename, said)
 
 
 def grouped(

@@ -251,6 +251,11 @@ class Target:
         advice = [f"Nothing was executed.{check}"]
         if f'database "{self.parameters.get("dbname")}" does not exist' in said:
             advice.append("If it is still to be made: invoke db.create, or invoke db.migrate")
+        if self.schema and "startup parameter" in said:  # so PgBouncer says it
+            advice = [
+                "Nothing was executed. --schemas needs the server itself: a pooler does not pass "
+                "on the search_path that each session begins with. Name its own host and port."
+            ]
         return ConnectionFailed(f"Cannot connect to {self.shown}{for_long}: {said}", *advice)
 
     def of_schema(self, schema: str, path: Sequence[str]) -> Target:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from psycopg import sql
@@ -25,7 +26,7 @@ from db.server.watch import Guard
 from db.settings import from_values
 from tests.conftest import MakeCluster, Project
 from tests.scenarios.test_engine import running, scalar, wait_for
-from tests.servers import DEPLOY, DEPLOY_PASSWORD, Cluster
+from tests.servers import DEPLOY, DEPLOY_PASSWORD, Cluster, PgBouncer
 
 COUNT = "CREATE TABLE IF NOT EXISTS counts (n int);\nINSERT INTO counts VALUES ({});\n"
 TENANTS = [f"tenant_{n:02}" for n in range(30)]
@@ -268,6 +269,89 @@ def test_one_that_cannot_be_reached_is_no_canary(project: Project) -> None:
     assert found["failed"] == 3
     expected = "12 were not looked at, because the first ones all failed alike."
     assert said == f"3 of 15 targets cannot be looked at, {expected}"
+
+
+def test_errors_that_differ_are_told_apart(project: Project, tenants: list[str]) -> None:
+    """By what is said, but not by a target's own name, or by values."""
+    with project.cluster.connect(project.database) as conn:
+        for n, name in enumerate(tenants[:8]):
+            say = f"'customer {name} has % orders, such as \"%\"', {n}, 'order {n * 7}'"
+            if n % 4 == 1:
+                say = "'no customer is left'"
+            body = f"RAISE EXCEPTION {say};" if n < 4 else f"INSERT INTO {name}.t VALUES (1, 1);"
+            more = "UNIQUE" if n % 2 else "PRIMARY KEY"
+            conn.execute(
+                f"CREATE TABLE {name}.t (a int {more}, b int); INSERT INTO {name}.t VALUES (1, 1);"
+                f"CREATE FUNCTION {name}.f() RETURNS void LANGUAGE plpgsql AS "
+                f"$$ BEGIN {body} END $$".encode()
+            )
+    project.write("001_a.sql", "SELECT f();\n")
+    done = project.invoke(
+        "db.fleet", "--schemas", "tenant_0%", "--canary", "0", "--stop-after", "0"
+    )
+    assert done.returncode == 1
+    found = re.findall(r"(?m)^\d targets?: (.*)\n", done.stderr)
+    kinds = {frozenset(names.split(", ")) for names in found}
+    called = "tenant_0{}".format
+    assert kinds == {
+        frozenset({called(0), called(2), called(3)}), frozenset({called(1)}),
+        frozenset({called(4), called(6)}), frozenset({called(5), called(7)}),
+        frozenset({called(8), called(9)}),
+    }  # fmt: skip
+
+
+def test_a_schema_that_cannot_be_reached_is_explained(
+    project: Project, pgbouncer: PgBouncer
+) -> None:
+    project.write("001_a.sql", "SELECT 1;\n")
+    with project.cluster.connect(project.database) as conn:
+        conn.execute('CREATE SCHEMA tenant_0; CREATE SCHEMA "$user"')
+    url = f"postgresql://{DEPLOY}:{quote(DEPLOY_PASSWORD, safe='')}@127.0.0.1"
+    settings = Settings.of(f"{url}:{project.cluster.port}/{project.database}", project.migrations)
+    for schema, said, advice in (
+        ("tenant_0", "may not use the schema", f'ON SCHEMA "tenant_0" TO "{DEPLOY}"'),
+        ("tenant_1", "there is no schema tenant_1 any more", "dropped"),
+    ):
+        target = Target(settings.parameters, 5).of_schema(schema, ["public"])
+        with pytest.raises(errors.ConnectionFailed) as failed:
+            list(Run(target, settings, Goal()).events())
+        assert said in failed.value.message
+        assert advice in " ".join(failed.value.advice)
+    done = project.invoke("db.fleet", "--schemas", "$user")
+    assert "no search_path leads to a schema named $user" in done.stderr
+    through = {"DATABASE_URL": pgbouncer.url(project.database)}
+    done = project.invoke("db.fleet", "--schemas", "tenant_%", env=through)
+    assert done.returncode == 1
+    assert "--schemas needs the server itself" in done.stderr, done.output
+    assert "Check " not in done.stderr
+
+
+@pytest.mark.usefixtures("tenants")
+def test_the_advice_of_an_error_is_shown_whole(project: Project) -> None:
+    project.write("001_a.sql", COUNT.format(1))
+    fleet_of = ("db.fleet", "--schemas", "tenant_0%")
+    assert project.invoke(*fleet_of).returncode == 0
+    project.write("001_a.sql", COUNT.format(2))
+    done = project.invoke(*fleet_of, "--json")
+    assert "write the change as a new migration;" in done.output
+    for text in (done.stdout, project.invoke(*fleet_of).stderr):
+        assert "db.repair --name 001_a.sql --accept" in text
+    assert "To begin all the same" not in done.output
+    project.write("001_a.sql", COUNT.format(1))
+    for option in ("--to", "--name"):
+        done = project.invoke(*fleet_of, option, "nothing_like_it")
+        assert (done.returncode, "There is no migration named" in done.stderr) == (2, True)
+    project.write("002_b.sql", "SELECT 'not closed;\n")
+    done = project.invoke(*fleet_of)
+    assert (done.returncode, "To begin all the same" in done.output) == (1, False), done.output
+    (project.migrations / "002_b.sql").unlink()
+    (project.folder / "report.json").write_text(project.invoke(*fleet_of, "--json").stdout)
+    for more in ((), ("--status", "--check")):
+        done = project.invoke(*fleet_of, "--only", "report.json", *more)
+        assert done.returncode == 0, done.output
+        assert "nothing is left" in done.stdout
+    (project.folder / "report.json").write_text("# nobody\n")
+    assert project.invoke(*fleet_of, "--only", "report.json").returncode == 2
 
 
 def test_others_look_while_a_canary_executes(project: Project, targets: list[str]) -> None:
