@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .engine.runner import Run
     from .settings import Settings
 
+_ALL_ELSE = "All else is done. To see what stands: invoke db.status"
+
 
 @contextmanager
 def reporting(
@@ -39,6 +41,9 @@ def reporting(
             raise SettingsError("--dry does not keep SQL from running.", "See: invoke db.plan")
         with _signals():
             yield report
+        if why := stream.lost():
+            sys.stderr.write(f"What was to be shown could not be written: {why}. {_ALL_ELSE}\n")
+            raise Exit(code=SettingsError.exit_code)
     except MigrationsError as error:
         report.error(error)
         raise Exit(code=error.exit_code) from None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import suppress
 from datetime import datetime
 from typing import TextIO, TypeAlias
 
@@ -12,11 +12,24 @@ from ..errors import FilesError
 Cell: TypeAlias = "str | int | datetime | None"
 
 
+_lost: list[str] = []
+
+
+def lost() -> str:
+    """Return why something could not be written, and forget it; nothing if all was."""
+    why = _lost[0] if _lost else ""
+    _lost.clear()
+    return why
+
+
 def write(stream: TextIO, text: str) -> None:
     """Write and flush; a stream that nobody reads any more becomes nowhere."""
-    with suppress(OSError):
-        # Nobody reads on, or the disk is full: no reason to stop half way through the migrations.
+    try:
         _write(stream, text)
+    except OSError as error:
+        # Nobody reads on, or the disk is full: no reason to stop half way through the migrations.
+        if error.errno != errno.EPIPE:  # whoever reads no further has wanted that
+            _lost.append(error.strerror or "")
 
 
 def write_whole(stream: TextIO, text: str) -> None:

@@ -1179,3 +1179,22 @@ def test_a_command_imports_only_what_it_needs(
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "db.tasks" in loaded
     assert loaded & absent == set()
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_output_that_is_lost_is_no_success(project: Project, options: tuple[str, ...]) -> None:
+    """What is to be done is done all the same."""
+    project.write("001_a.sql", "SELECT 1;\n")
+    for command in ("db.migrate-run", "db.status"):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [Path(sys.executable).parent / "invoke", command, *options],
+                check=False,
+                cwd=project.folder,
+                env=project.environment(None),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        assert (done.returncode, "No space left" in done.stderr) == (2, True), done.stderr
+        assert project.executed() == ["001_a.sql"]
