@@ -39,6 +39,11 @@ def heeding(stop: Stop) -> Iterator[None]:
         _heard.stop = before
 
 
+def heeds() -> bool:
+    """Return whether this thread is one that can be told to stop."""
+    return _heard.stop is not None
+
+
 def check() -> None:
     """Raise `KeyboardInterrupt`, with the signal's number, if this thread is told to stop."""
     stop = _heard.stop

@@ -143,7 +143,7 @@ class Crew:
                         server.room = capacity.workers(member.target, wanted) if several else 1
                     told, begin = partial(self._told, member), partial(self._begin, member)
                     record, error = self._act(member, told, begin)
-                except NotBegun:
+                except (NotBegun, KeyboardInterrupt):  # told to stop, before the run began
                     self._put_back(server, member)
                     continue
                 except BaseException as broken:  # raised by the main thread

@@ -6,6 +6,10 @@ import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from .. import pauses
+
+_LOOK_S = 0.25
+
 
 class Closable(Protocol):
     """What can be connected."""
@@ -43,7 +47,13 @@ class Ahead(threading.Thread, Generic[T]):
         return not self.is_alive()
 
     def get(self) -> T:
-        """Return it when it is there. Raise what went wrong, if it cannot be connected."""
+        """Return it when it is there. Raise what went wrong, if it cannot be connected.
+
+        Raise `KeyboardInterrupt` meanwhile, in a thread that is told to stop.
+        """
+        while pauses.heeds() and self.is_alive():
+            self.join(_LOOK_S)
+            pauses.check()
         self.join()
         if isinstance(self._made, Exception):
             raise self._made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import re
@@ -14,6 +15,7 @@ import psycopg
 from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
+from .. import pauses
 from ..errors import ConnectionFailed, one_line
 from ..events import Connected, Event, Waiting, placed
 from ..pauses import pause
@@ -25,6 +27,7 @@ from .ours import Connection
 # What one of our sessions is called in pg_stat_activity, up to its own name or file.
 PREFIX = "migrations "
 _ATTEMPT_S = 10  # for one try; libpq's own default is to wait for ever
+_SHORTEST_S = 2  # that libpq keeps
 _PING_S = 3
 _PAUSE_S = 0.25
 # What a server says that will take connections later. A ping cannot tell if it has become ready
@@ -135,14 +138,26 @@ class Target:
         name = self.parameters.get("dbname")
         return f"{name} on {self.place}" if name else self.place
 
-    def once(self, application: str) -> Connection:
+    def once(self, application: str, within_s: float | None = None) -> Connection:
         """Return an autocommit connection of one attempt; raise psycopg's error if it fails.
+
+        The attempt takes no longer than all of them may, or `within_s`, what is left of that. In a
+        thread that is told to stop, raise `KeyboardInterrupt`: nothing interrupts libpq there.
+        """
+        left_s = math.ceil(self.timeout_s if within_s is None else within_s)
+        attempt_s = max(_SHORTEST_S, min(_ATTEMPT_S, left_s))
+        if not pauses.heeds():
+            return self._attempt(application, attempt_s)
+        return _taken(Ahead(application, lambda: self._attempt(application, attempt_s)))
+
+    def _attempt(self, application: str, attempt_s: int) -> Connection:
+        """Return a connection.
 
         Statements are never prepared by name: those of another client would be met behind a
         transaction pooler. https://www.psycopg.org/psycopg3/docs/advanced/prepare.html
         """
         return Connection.connect(
-            self._conninfo(connect_timeout=_ATTEMPT_S, **_KEEPALIVE),
+            self._conninfo(connect_timeout=attempt_s, **_KEEPALIVE),
             autocommit=True,
             prepare_threshold=None,
             application_name=application,
@@ -163,15 +178,11 @@ class Target:
         """Return the name of the connection that was begun, or a new one: each has its own."""
         return self._ahead.name if self._ahead else f"{PREFIX}{random.randrange(16**6):06x}"
 
-    def _first(self, application: str) -> Connection:
+    def _next(self, application: str, left_s: float) -> Connection:
         ahead, self._ahead = self._ahead, None
         if ahead is None or ahead.name != application:
-            return self.once(application)
-        try:
-            return ahead.get()
-        except BaseException:
-            ahead.close()
-            raise
+            return self.once(application, left_s)
+        return _taken(ahead)
 
     def connect(self, application: str) -> Generator[Event, None, Connection]:
         """Return a connection, waiting for a server that is not there yet.
@@ -183,12 +194,14 @@ class Target:
         said = False
         while True:
             try:
-                return self._first(application)
+                left_s = self.timeout_s - (time.monotonic() - started)
+                return self._next(application, left_s)
             except psycopg.OperationalError as error:
                 refused = error
             # Raised out here: libpq's own error, which may quote the password, is no __context__.
             waited = time.monotonic() - started
-            if waited >= self.timeout_s or not self._may_come(str(refused)):
+            over = waited + _PAUSE_S >= self.timeout_s
+            if over or not (_is_silent(refused) or self._may_come(str(refused))):
                 raise self.failed(refused, waited)
             if not said:
                 yield Waiting(f"the server of {self.shown}", waited)
@@ -316,6 +329,20 @@ class Target:
 def is_there(conn: Connection, name: str) -> bool:
     """Return whether the server of this connection has a database of that name."""
     return bool(ours.ask(conn, _DATABASE, [name]))
+
+
+def _is_silent(error: psycopg.Error) -> bool:
+    """Return whether nobody has answered in time: a ping would take as long again."""
+    return isinstance(error, psycopg.errors.ConnectionTimeout)
+
+
+def _taken(ahead: Ahead[Connection]) -> Connection:
+    """Return the connection when it is there; what is not taken is closed."""
+    try:
+        return ahead.get()
+    except BaseException:
+        ahead.close()
+        raise
 
 
 @contextmanager

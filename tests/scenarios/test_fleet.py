@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections import Counter
@@ -740,3 +741,26 @@ def test_a_run_that_waits_says_for_whom(project: Project) -> None:
     stdout, stderr = stopped(process)
     assert process.returncode == 0, stdout + stderr
     assert running(project, "LOCK")() is False
+
+
+def test_a_host_that_does_not_answer_is_waited_for_no_longer_than_is_said(
+    project: Project,
+) -> None:
+    """It takes the connection, and says nothing. Nor does an interrupt wait for it."""
+    project.write("001_a.sql", COUNT.format(1))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://{DEPLOY}@127.0.0.1:{silent.getsockname()[1]}"
+        (project.folder / "targets.txt").write_text(f"{url}/a\n{url}/b\n{url}/c\n")
+        env = {"MIGRATIONS_CONNECT_TIMEOUT": "3s", "DATABASE_URL": f"{url}/a"}
+        done = project.invoke("db.migrate-run", env=env)
+        assert "(waited 3 s)" in done.stderr, done.output
+        for more in ((), ("--status",)):
+            process = project.popen("db.fleet", "--targets", "targets.txt", *more)
+            assert process.stdout is not None
+            assert "3 targets on" in process.stdout.readline()
+            time.sleep(0.5)
+            began = time.monotonic()
+            os.kill(process.pid, signal.SIGINT)
+            stdout, stderr = stopped(process)
+            assert time.monotonic() - began < 5, stdout + stderr
+            assert (process.returncode, "Interrupted" in stderr) == (130, True), stdout + stderr
