@@ -490,6 +490,19 @@ REFUSED = {
         "top of the",
     ),
     "repeat until one": (f"{REPEAT.replace('0', '1')}\n{UPDATE}", "2:1", "which is: until 0 rows"),
+    "repeat, with =": (f"{REPEAT.replace('repeat ', 'repeat=')}\n{UPDATE}", "2:1", "until 0 rows"),
+    "repeat, no colon": (
+        f"{REPEAT.replace('migrate: repeat', 'migrate repeat')}\n{UPDATE}",
+        "2:1",
+        "-- migrate: repeat until 0 rows",
+    ),
+    "no colon": ("--migrate  no-transaction\nSELECT 1", "1:1", "--migrate: no-transaction"),
+    "no colon, timeout": (
+        "SELECT\n-- Migrate lock-timeout=2s\n1",
+        "2:1",
+        "Migrate: lock-timeout=2s",
+    ),
+    "no colon, outside": ("-- migrate outside\nSELECT 1", "1:1", "-- migrate: outside"),
     "repeat, misspelled": (
         f"{REPEAT.replace('repeat', 'repaet')}\n{UPDATE}",
         "2:13",
@@ -726,7 +739,10 @@ def test_an_insert_that_tells_what_it_has_inserted_is_known(sql: str) -> None:
 
 def test_quoted_text_that_looks_like_a_directive_is_left_alone() -> None:
     text = "DO $$\n-- migrate: no-transaction\n$$; SELECT '\n-- +goose Down\n';"
-    text += "\n/*\n-- no-transaction\n*/"
+    text += (
+        "\n/*\n-- no-transaction\n*/\n-- Migrate outside of office hours, and repeat it until all\n"
+    )
+    text += "-- migrate no transaction; -- migrate repeatedly\n"
     Script(text.encode()).check()
 
 

@@ -21,10 +21,12 @@ _BACKSLASH, _SEMICOLON = b"\\;"
 # What other tools write in comments: passed over in silence, it would change what a file does.
 _MARK = (
     rb"--+!?[ \t]*(?i:migrate[ \t]*:|\+(?:goose|migrate)\b|no-transaction\b|codd:|tern:|"
-    rb"create[ ]above|transactional:|atlas:txmode)[^\r\n]*"
+    rb"create[ ]above|transactional:|atlas:txmode|migrate[ \t]+(?:no-transaction\b|"
+    rb"(?:lock|statement)-timeout[ \t]*=|outside[ \t]*(?![^\r\n])|repeat[ \t]+until\b))[^\r\n]*"
 )
 _MARKER = re.compile(_MARK)
 _OURS = re.compile(rb"(?i)--+!?[ \t]*migrate[ \t]*:(?!\s*(?:up|down)\b)")
+_COLON = re.compile(rb"(?i)(--+!?[ \t]*migrate)[ \t]+")
 _FOREIGN = (
     (re.compile(rb"(?i)down\b|create above"), "Move what undoes the file to a file of its own, "
      "named .down.sql (db.rollback runs it), and delete this line."),
@@ -88,7 +90,7 @@ class Mark(NamedTuple):
     @property
     def repeats(self) -> bool:
         """Whether it is a `-- migrate: repeat …`."""
-        return self.names[:1] == [b"repeat"]
+        return b"".join(self.names[:1]).partition(b"=")[0] == b"repeat"
 
 
 class _Cut(Exception):
@@ -283,6 +285,10 @@ class _Window:
                 message = "a directive must stand above the first statement"
                 raise self._error(message, "Move this line to the top of the file.", at=at)
             marks.append(Mark(at, line))
+        elif self._is_alone(at) and _COLON.match(line):
+            meant = _COLON.sub(rb"\1: ", line).decode(errors="replace")
+            message = "without a colon this line would be a comment"
+            raise self._error(message, f"Write: {meant}", at=at)
         elif self._is_alone(at):
             advice = next(advice for pattern, advice in _FOREIGN if pattern.search(line))
             raise self._error("this line is for another migration tool", advice, at=at)
