@@ -280,6 +280,15 @@ def test_batches_are_a_line_that_says_how_far_and_why_slowly(
     assert out == f"  {INDEX}  12,400,000 rows  5,210/s  38 %  VACUUM works on t\n"
 
 
+def test_of_a_narrow_line_the_name_is_cut_and_not_the_numbers() -> None:
+    name = "002_" + "a_long_name_" * 6 + ".sql"
+    event = f"Batched({name!r}, 12_400_000, 2480, 5210.4, 38.2, 3.0, 'VACUUM works on t')"
+    out = on_terminal(IMPORTS + f"choose().event({event})", columns=80)
+    assert "12,400,000 rows  5,210/s  38 %" in out
+    assert "  002_a_long" in out
+    assert "….sql" not in out
+
+
 def test_a_wait_and_a_lost_connection_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     waits = [Waiting("the server on db:5432", elapsed_s) for elapsed_s in (0.2, 5, 10)]
     out = shown(capsys, *waits, Reconnected("server closed the connection"))

@@ -28,6 +28,7 @@ _CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {0x09, 0x0A}, "\uf
 # What makes a line of somebody's text a command to GitHub's runner: `::` at its beginning, behind
 # any space, and the older `##[` anywhere.
 _COMMANDS = re.compile(r"(?m)^\s*:(?=:)|#(?=#\[)")
+_LEAST = 8  # characters of a name that is cut
 _BESIDE = "    executed  1234 ms"
 _OF_A_REHEARSAL = (e.Rehearsing, e.Rehearsed, e.Finding, e.Undone, e.Concluded)
 _COLOURS = dict.fromkeys(("changed", "missing", "renamed", "unfinished"), "bold red")
@@ -174,22 +175,23 @@ class Lines:
             self._live = None
 
     def _lasts(self, event: e.Progress | e.Batched | e.Waiting | e.Fleet) -> None:
-        blocked, phase = [], ""
+        blocked, phase, filename = [], "", ""
         if isinstance(event, e.Waiting):
             key, line = "", f"waiting for {event.what}"
         elif isinstance(event, e.Fleet):
             key, line, phase = "fleet", _done(event), event.waiting
         elif isinstance(event, e.Batched):
-            key, phase = event.filename, event.reason
-            done = f"{counted(event.rows, 'row')}  {event.rows_per_s:,.0f}/s"
-            line = f"{self._name(event.filename)}{done}"
+            key = filename = event.filename
+            line, phase = f"{counted(event.rows, 'row')}  {event.rows_per_s:,.0f}/s", event.reason
         else:
-            key, line = event.filename, f"{self._name(event.filename)}running"
+            key = filename = event.filename
+            line = "running"
             blocked, phase = _blocked(event.blockers), event.phase
         if not isinstance(event, e.Batched) and event.elapsed_s >= 1:
             line += f"  {humanised(event.elapsed_s * 1000)}"
         if isinstance(event, e.Progress | e.Batched) and event.percent is not None:
             line += f"  {event.percent:.0f} %"
+        line = self._beside(filename, line) if filename else line
         now, last = time.monotonic(), self._said.get(key)
         # A wait leaves one line behind; a file that takes long gets its own in the end.
         if self._redraws and (key or last is not None):
@@ -210,6 +212,15 @@ class Lines:
             self._live.start()
         shown = self._clean(line)
         self._live.update(Text(shown, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+    def _beside(self, filename: str, text: str) -> str:
+        """Return a line about a file, of whose name is cut what leaves no room for the text."""
+        # One column is for the … of what stands behind it.
+        name, width = self._name(filename), (self._width(self._out) or 1000) - 1
+        if len(name) + len(text) > width:
+            kept = max(_LEAST, width - len(text) - len("  …  "))
+            name = f"  {_one_line(filename)[:kept]}…  "
+        return f"{name}{text}"
 
     def _name(self, filename: str) -> str:
         return f"  {_one_line(filename).ljust(self._name_width)}  "
