@@ -122,6 +122,7 @@ def test_a_run_that_is_stopped_goes_on_at_the_next_batch(
     assert process.returncode == (130 if blow == signal.SIGINT else -9), said
     if blow == signal.SIGINT:
         assert "001_a.sql has come to 30 rows in 1 batch, which stay" in said
+        assert "cancelled" not in said  # in the pause nothing runs
         assert "Go on with: invoke db.migrate-run" in said
     assert progress(project) == [(0, 30, 1)]
     status = project.invoke("db.status")
