@@ -1117,7 +1117,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         BATCHES,
         "a batch that gives 0 rows is the end, whatever it has written",
-        "                if any(pace.wrote(kept)):",
+        "                if any(map(any, pace.wrote(kept))):",
         "                if False:",
         (batches("only_a_trigger"),),
     ),

@@ -161,7 +161,7 @@ def _batch(
             if rows == (b"0",):
                 after = [*work.state.ours(waiting=True), *pace.writes("after")]
                 yield from work.settled(after, kept)
-                if any(pace.wrote(kept)):
+                if any(map(any, pace.wrote(kept))):
                     raise _NotSaid("")
             yield from work.settled(_closing(work, number, found, pace, rows), kept)
     except _NotSaid:
@@ -221,10 +221,12 @@ def _refuse_endless(work: Work, found: Statement, pace: Pace, idle: int) -> Iter
 def _unsaid(work: Work, found: Statement, pace: Pace) -> LedgerError:
     return work.wrong(
         found,
-        f"this gave 0 rows, and wrote some of {pace.table} all the same, as a trigger can that "
-        "returns NULL. So 0 rows does not mean that nothing is left. That batch was rolled back; "
+        "this gave 0 rows, and has written some all the same: by a trigger that returns NULL, or "
+        "in its WITH. So 0 rows does not mean that nothing is left. That batch was rolled back; "
         f"what was done before stays: {pace.done}.",
-        "Repeat what the trigger does instead, such as: UPDATE … SET gone = true WHERE NOT gone",
+        "Repeat what a trigger does instead, such as: UPDATE … SET gone = true WHERE NOT gone",
+        "Let it give what its WITH changes: WITH gone AS (DELETE …), moved AS (INSERT …) "
+        "SELECT FROM gone",
         "Then run it again: a statement that was edited is counted from its beginning.",
     )
 

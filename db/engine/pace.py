@@ -130,15 +130,20 @@ class Pace:
     def __init__(self, work: Work, found: Statement, options: Repeat) -> None:
         self.rows = self.batches = 0
         sql = work.running.script.sql(found)
-        self.verb, self._name = kinds.changed(sql)
-        within = None if self.verb in _AGAIN else kinds.updated_within(sql)
-        self._name, self._within = within or self._name, within is not None
+        self.verb, changed = kinds.changed(sql)
+        inner = list(kinds.changed_within(sql))
+        within = [name for verb, name in inner if verb in _AGAIN and self.verb not in _AGAIN]
+        # Whose rows are counted comes first; of all it is seen whether 0 rows have written some.
+        names = [*within[:1], changed, *(name for _, name in inner)]
+        self._names = list(dict.fromkeys(filter(None, names)))
+        self._named, self._within = bool(within or changed), bool(within)
         self.table = ""  # what it changes, qualified
         self._count = ""  # what counts them
         self._sees = False  # what is written
         self._wrote, self._gave = Writes(), 0  # by this run
         self._work, self._options = work, options
         self._oid: bytes | None = None
+        self._oids: list[bytes] = []
         self.of: float | None = None  # rows that the table had when the statement was begun
         self._limit: float | None = None
         self._pause_s = options.pause_ms / 1000
@@ -150,16 +155,21 @@ class Pace:
 
     def begin(self) -> Iterator[Event]:
         """Look what the statement is about, and what reads the server's log of changes."""
-        if self._name:
-            question = Command(_RESOLVE, "resolved", self._work.running, [self._name.encode()])
-            answers = yield from self._work.asked([question], theirs=True)
-            self._oid = answers["resolved"][0][0]
+        if self._names:
+            questions = [
+                Command(_RESOLVE, "resolved", self._work.running, [name.encode()])
+                for name in self._names
+            ]
+            answers = yield from self._work.asked(questions, theirs=True)
+            oids = [oid for (oid,) in answers["resolved"]]
+            self._oid = oids[0] if self._named else None
+            self._oids = [oid for oid in oids if oid is not None]
+            answers = yield from self._looked(list(self._writes("writes")))
+            self._sees = "writes" in answers
         if self._oid is not None:
             answers = yield from self._work.asked([self._about(_SIZE, "size")])
             ((name, pages, estimate, count),) = answers["size"]
             self._count = (count or b"").decode()
-            answers = yield from self._looked([self._about(_WRITES, "writes")])
-            self._sees = "writes" in answers
             self.table = (name or b"").decode()
             if most := _FULLEST * int(pages or 0):
                 self.of = float(estimate) if estimate else None
@@ -190,22 +200,30 @@ class Pace:
     # Whether it ends
 
     def writes(self, role: str) -> Iterator[Command]:
-        """Yield the question what was written; its answers at two moments are told apart."""
+        """Yield the questions what was written; their answers at two moments are told apart."""
         if self._sees:
-            yield self._about(_WRITES, role)
+            yield from self._writes(role)
 
-    def wrote(self, answers: Answers) -> Writes:
-        """Return what was written between the two moments of a batch, before and after."""
-        if not (answers.get("before") and answers.get("after")):
-            return Writes()
-        (before,), (after,) = answers["before"], answers["after"]
-        pairs = zip(before, after, strict=True)
-        return Writes(*(int(now or 0) - int(then or 0) for then, now in pairs))
+    def _writes(self, role: str) -> Iterator[Command]:
+        for oid in self._oids:
+            yield Command(_WRITES.encode(), role, self._work.running, [oid])
+
+    def wrote(self, answers: Answers) -> list[Writes]:
+        """Return what was written between the two moments of a batch, before and after.
+
+        That of the table whose rows are counted is the first.
+        """
+        found = []
+        for before, after in zip(answers.get("before", ()), answers.get("after", ()), strict=True):
+            pairs = zip(before, after, strict=True)
+            found.append(Writes(*(int(now or 0) - int(then or 0) for then, now in pairs)))
+        return found
 
     def add(self, gave: int, answers: Answers) -> None:
         """Count a batch that was committed."""
         self._gave += gave
-        self._wrote = Writes(*map(sum, zip(self._wrote, self.wrote(answers), strict=True)))
+        for now in self.wrote(answers)[:1]:
+            self._wrote = Writes(*map(sum, zip(self._wrote, now, strict=True)))
 
     def endless(self) -> Generator[Event, None, int | None]:
         """Return how many rows the table had, if this run has given twice as many; or None.

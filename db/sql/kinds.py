@@ -212,14 +212,14 @@ def changed(sql: bytes) -> tuple[str, str | None]:
     return head.split(" ")[0].upper(), name and _plain(name)
 
 
-def updated_within(sql: bytes) -> str | None:
-    """Return the table that an UPDATE or MERGE in a WITH changes, as written."""
+def changed_within(sql: bytes) -> Iterator[tuple[str, str]]:
+    """Yield what the UPDATEs, MERGEs and DELETEs in a WITH change, as `changed()` does."""
     words = [word.decode(errors="replace") for word in words_of(sql)]
     for n, word in enumerate(words):
-        if words[n - 1] == "(" and word.upper() in ("UPDATE", "MERGE"):
+        if words[n - 1] == "(" and word.upper() in ("UPDATE", "MERGE", "DELETE"):
             found = re.match(_CHANGED, " ".join(words[n : n + _MANY]))
-            return _plain(found["name"]) if found else None
-    return None
+            if found:
+                yield word.upper(), _plain(found["name"])
 
 
 def skips_locked(sql: bytes) -> bool:

@@ -285,7 +285,7 @@ def test_rows_that_only_a_trigger_writes_are_not_the_end(project: Project) -> No
     project.write("001_a.sql", f"{REPEAT}{text};\n")
     done = project.invoke("db.migrate-run")
     assert done.returncode == 2, done.output
-    assert "this gave 0 rows, and wrote some of public.t all the same" in done.stderr
+    assert "this gave 0 rows, and has written some all the same" in done.stderr
     assert "what was done before stays: 0 rows in 0 batches" in done.stderr
     assert scalar(project, "SELECT count(gone) FROM t") == 0
     assert project.executed() == []
@@ -296,6 +296,29 @@ def test_rows_that_only_a_trigger_writes_are_not_the_end(project: Project) -> No
     assert done.returncode == 0, done.output
     assert scalar(project, "SELECT count(gone) FROM t") == 100
     assert scalar(project, "SELECT count(*) > 10 FROM log") is True
+
+
+def test_rows_that_only_a_with_removes_are_not_the_end(project: Project) -> None:
+    """What is moved is there already, or not: either way it is gone from where it was."""
+    table(project, 100)
+    execute(
+        project,
+        "CREATE TABLE moved (id int PRIMARY KEY, n int)",
+        "INSERT INTO moved SELECT n FROM generate_series(31, 60) AS n",
+    )
+    gone = "WITH gone AS (DELETE FROM t WHERE id IN (SELECT id FROM t ORDER BY id LIMIT 30) "
+    gone += "RETURNING id)"
+    into = "INSERT INTO moved SELECT id FROM gone ON CONFLICT DO NOTHING"
+    project.write("001_a.sql", f"{REPEAT}{gone}\n{into};\n")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 2, done.output
+    assert "what was done before stays: 30 rows in 1 batch" in done.stderr
+    assert scalar(project, "SELECT count(*) FROM t") == 70
+    project.write("001_a.sql", f"{REPEAT}{gone}, moved AS ({into})\nSELECT FROM gone;\n")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+    assert scalar(project, "SELECT count(*) FROM t") == 0
+    assert scalar(project, "SELECT count(*) FROM moved") == 100
 
 
 def test_many_batches_of_the_same_size_are_not_taken_for_endless(project: Project) -> None:
