@@ -18,7 +18,7 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from .. import pauses
-from ..errors import MigrationsError
+from ..errors import MigrationsError, listed
 from ..events import Applied, Event, Fleet, Note, Progress, Retrying, Standing, Target, Waiting
 from . import capacity, tally
 from .roster import Member
@@ -54,7 +54,7 @@ class _Server:
 
     def __init__(self) -> None:
         self.waiting: deque[Member] = deque()
-        self.under_way = 0
+        self.under_way = set[str]()  # names
         self.room: int | None = None  # not asked yet
 
 
@@ -128,9 +128,13 @@ class Crew:
         if now - self._said < _SAY_S:
             return
         self._said = now
-        under_way = sum(server.under_way for server in self._servers.values())
-        failed, waiting = len(self.failures), next(iter(list(self._lasting.values())), "")
-        show(Fleet(self.total, self._done, failed, under_way, round(self.elapsed_s, 1), waiting))
+        with self._changed:
+            names = sorted(name for s in self._servers.values() for name in s.under_way)
+            waiting = next(iter(list(self._lasting.values())), "")
+        if names and self.stop.told.is_set():
+            waiting = f"waiting for the end of {listed(names, _ALIKE)}"
+        failed, elapsed_s = len(self.failures), round(self.elapsed_s, 1)
+        show(Fleet(self.total, self._done, failed, len(names), elapsed_s, waiting))
 
     def _work(self) -> None:
         with pauses.heeding(self.stop):
@@ -162,13 +166,14 @@ class Crew:
                 waiting = [server for server in self._servers.values() if server.waiting]
                 if not waiting:
                     break
-                under_way = sum(server.under_way for server in self._servers.values())
+                under_way = sum(len(server.under_way) for server in self._servers.values())
                 missing = self._missing
-                server = next((s for s in waiting if s.under_way < (s.room or 1)), None)
+                server = next((s for s in waiting if len(s.under_way) < (s.room or 1)), None)
                 # As many more may be looked at as could be: where none can, few are tried.
                 if server is not None and (missing <= 0 or under_way < missing + self._looked):
-                    server.under_way += 1
-                    return server, server.waiting.popleft()
+                    member = server.waiting.popleft()
+                    server.under_way.add(member.name)
+                    return server, member
                 self._changed.wait(_LOOK_S)
             self._changed.notify_all()
             return None
@@ -200,7 +205,7 @@ class Crew:
         """Let a target on which nothing was executed be one that is not begun."""
         with self._changed:
             self._lasting.pop(member.name, None)
-            server.under_way -= 1
+            server.under_way.discard(member.name)
             server.waiting.append(member)
 
     def _finished(
@@ -208,7 +213,7 @@ class Crew:
     ) -> None:
         with self._changed:
             self._lasting.pop(member.name, None)
-            server.under_way -= 1
+            server.under_way.discard(member.name)
             began = member.name in self._begun
             self._begun.discard(member.name)
             self.records.append(record)

@@ -764,3 +764,25 @@ def test_a_host_that_does_not_answer_is_waited_for_no_longer_than_is_said(
             stdout, stderr = stopped(process)
             assert time.monotonic() - began < 5, stdout + stderr
             assert (process.returncode, "Interrupted" in stderr) == (130, True), stdout + stderr
+
+
+@pytest.mark.usefixtures("tenants")
+def test_an_interrupt_says_whose_end_it_waits_for(project: Project) -> None:
+    project.write("001_a.sql", "SELECT pg_sleep(60);\n")
+    process = project.popen("db.fleet", "--schemas", "tenant_0%", "--canary", "1", "--json")
+    found = "SELECT pid FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
+    wait_for(lambda: scalar(project, found.replace("pid", "count(*)", 1)) == 1)
+    backend = int(str(scalar(project, found)))
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        os.kill(process.pid, signal.SIGINT)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "waiting for the end of tenant_0" in line:
+                break
+        else:
+            pytest.fail("nobody said it")
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    stopped(process)
+    assert process.returncode == 130
