@@ -54,15 +54,18 @@ def lines(
         _NO_ROLE, failed.diagnostic.message
     )
     if unloaded and missing and running.script.path != unloaded.shown:
-        return [*_load(unloaded), f"If that is not it: fix the file, {then}"]
+        return [*_load(unloaded, command), f"If that is not it: fix the file, {then}"]
     return [f"{_what(failed)}, {then}"]
 
 
-def _load(unloaded: Unloaded) -> list[str]:
+def _load(unloaded: Unloaded, command: str) -> list[str]:
     """Return how the database gets its base schema."""
     never = f"This database never got {unloaded.shown}"
     if unloaded.loads:
-        return [f"{never}. To load it, and the migrations: invoke db.migrate"]
+        load = "db.migrate"
+        if command.startswith("db.fleet"):  # whose --to and --name stand last
+            load = f"{re.sub(' --(?:to|name) .*', '', command)} --migrate"
+        return [f"{never}. To load it, and the migrations: invoke {load}"]
     return [
         f"{never}, and db.migrate loads that into an empty database only.",
         f"To load it by hand: invoke db.console, and there: \\i {unloaded.shown}",

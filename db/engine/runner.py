@@ -358,7 +358,8 @@ class Run(Sender):
     def _unloaded(self) -> remedy.Unloaded | None:
         """Return the base schema's file, if there is one that this database never got."""
         file, executed = self._settings.schema, {*self._survey.executed, *self.executed}
-        if executed or not file.is_file():
+        # It is for a database, and not for a schema of one.
+        if executed or self._target.schema or not file.is_file():
             return None
         empty = place.is_empty(self._session.conn, self._ledger)
         return remedy.Unloaded(self._settings.shown(file), empty)

@@ -786,3 +786,15 @@ def test_an_interrupt_says_whose_end_it_waits_for(project: Project) -> None:
         os.kill(backend, signal.SIGCONT)
     stopped(process)
     assert process.returncode == 130
+
+
+@pytest.mark.usefixtures("targets", "tenants")
+def test_a_base_schema_is_loaded_by_the_fleet_and_into_databases_only(project: Project) -> None:
+    project.write_schema("CREATE TABLE base (id int);\n")
+    project.write("001_a.sql", "ALTER TABLE base ADD COLUMN n int;\n")
+    expected = "and the migrations: invoke db.fleet --targets targets.txt --migrate\n"
+    for more in ((), ("--to", "001_a.sql")):
+        assert expected in project.invoke("db.fleet", "--targets", "targets.txt", *more).stderr
+    done = project.invoke("db.fleet", "--schemas", "tenant_%")
+    assert 'relation "base" does not exist' in done.stderr
+    assert "never got" not in done.stderr
