@@ -15,7 +15,6 @@ from contextlib import suppress
 from typing import cast
 
 import psycopg
-from psycopg.pq import TransactionStatus
 
 from ..errors import (
     FileChanged,
