@@ -150,8 +150,10 @@ class Pipeline:
 
     def send(self, command: Command) -> None:
         """Queue a command; what the socket takes goes out now."""
+        # A list: psycopg before 3.3 takes no tuple.
+        params = command.params and list(command.params)
         with self._sending():
-            self._pg.send_query_params(command.sql, command.params)
+            self._pg.send_query_params(command.sql, params)
         self._sent.append(command)
         self._ahead += len(command.sql) + _OVERHEAD
 
