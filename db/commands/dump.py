@@ -39,7 +39,8 @@ _CITUS = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'citus')
    AND pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"""
 _DISTRIBUTED = """
-SELECT logicalrelid::pg_catalog.regclass::text FROM pg_catalog.pg_dist_partition ORDER BY 1"""
+SELECT logicalrelid::pg_catalog.regclass::pg_catalog.text
+FROM pg_catalog.pg_dist_partition ORDER BY 1"""
 
 
 class Wanted(NamedTuple):

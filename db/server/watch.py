@@ -125,9 +125,10 @@ def _named(name: str) -> list[str]:
 def taking(keys: Sequence[str]) -> str:
     """Return the query that takes these locks, if all are free, until its transaction ends.
 
-    Its one value is whether they were.
+    Its one value is whether they were. It may stand in a file's session.
     """
-    return _TAKING.format(keys=", ".join(f"({_number(key)}::pg_catalog.int8)" for key in keys))
+    # In quotes: -1 is an operator, of whoever has made one that the search_path finds first.
+    return _TAKING.format(keys=", ".join(f"('{_number(key)}'::pg_catalog.int8)" for key in keys))
 
 
 def _number(key: str) -> int:

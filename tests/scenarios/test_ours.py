@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from pglast import parse_sql
+from pglast.parser import scan
 from pglast.visitors import Visitor
 from psycopg import sql
 from psycopg.rows import TupleRow
@@ -23,7 +25,7 @@ from db.server.connection import Target
 from db.server.databases import ours_named
 from db.server.ours import Connection, ask
 from db.settings import Settings
-from tests.conftest import Project, Result
+from tests.conftest import ROOT, Project, Result
 from tests.servers import DEPLOY, Cluster
 
 THEIRS = "/* theirs */"
@@ -109,7 +111,8 @@ def every_command(project: Project, **options: Any) -> Result:
 def every_schema(project: Project) -> Result:
     """Run the commands that are about many schemas, with files of their own."""
     with project.cluster.connect(project.database) as conn:
-        conn.execute("CREATE SCHEMA tenant_a; CREATE SCHEMA tenant_b")
+        # The lock of one of them is a negative number.
+        conn.execute("CREATE SCHEMA tenant_a; CREATE SCHEMA tenant_g")
     folder = project.folder / "tenants"
     folder.mkdir()
     for name, text in TENANT.items():
@@ -262,6 +265,21 @@ class Unqualified(Visitor):
         if node.arg:
             self.found.append("CASE … WHEN")
 
+    def visit_SubLink(self, _: Any, node: Any) -> None:
+        names = [name.sval for name in node.operName or ()]
+        if node.testexpr and names[:1] != ["pg_catalog"]:
+            self.found.append(f"operator {'.'.join(names) or 'IN'}")
+
+    def visit_SortBy(self, _: Any, node: Any) -> None:
+        names = [name.sval for name in node.useOp or ()]
+        if names and names[0] != "pg_catalog":
+            self.found.append(f"operator {'.'.join(names)}")
+
+    def visit_CollateClause(self, _: Any, node: Any) -> None:
+        names = [name.sval for name in node.collname]
+        if names[0] != "pg_catalog":
+            self.found.append(f"collation {'.'.join(names)}")
+
 
 def unqualified(text: str) -> list[str]:
     visitor = Unqualified()
@@ -343,6 +361,76 @@ def test_what_is_not_qualified_is_found() -> None:
     found = ["function f", "operator =", "type text", "table t", "USING"]
     assert sorted(unqualified(text)) == sorted(found)
     assert unqualified("SELECT 1 OPERATOR(pg_catalog.=) extract(epoch FROM x)") == []
+    text = "SELECT a COLLATE c, -1::pg_catalog.int8 WHERE b IN (SELECT 1) ORDER BY d USING <"
+    found = ["collation c", "operator -", "operator IN", "operator <"]
+    assert sorted(unqualified(text)) == sorted(found)
+
+
+# What calls an operator by its name, without saying which one.
+SIGNS = re.compile(
+    r"ASCII_(37|42|43|45|47|60|61|62|94)|Op|\w+_EQUALS|I?LIKE|SIMILAR|BETWEEN|IN_P|NULLIF|OVERLAPS"
+    r"|DISTINCT|USING|NATURAL|COLLATE"
+)
+HARMLESS = re.compile(
+    r"(OPERATOR \( pg_catalog \. \S+|(SET|LOCAL|,) \w+ =|(\(|SELECT) \*|SELECT DISTINCT"
+    r"|TABLE x IN)$"
+)
+
+
+def by_name(text: str) -> list[str]:
+    """Return what of a text of ours would be looked for on a search_path; it may be a piece."""
+    text = re.sub(r"%(\(\w+\))?[sbt]|%d", "$1", text)
+    text = re.sub(r"\{+[^{}\s,']*\}+", "x", text)
+    tokens = scan(text)
+    words = [text.encode()[each.start : each.end + 1].decode() for each in tokens]
+    found = []
+    for number, (token, word) in enumerate(zip(tokens, words, strict=True)):
+        after = words[number + 1] if words[number + 1 :] else ""
+        before = " ".join(words[max(0, number - 4) : number + 1])
+        if SIGNS.fullmatch(token.name) and not HARMLESS.search(before):
+            found.append(f"{before} {after}")
+        if token.name == "TYPECAST" and after not in ("pg_catalog", "integer", "x"):
+            found.append(f"{word} {after}")
+        if token.name == "CASE" and after != "WHEN":
+            found.append(f"{word} {after}")
+    return found
+
+
+def texts_of_ours() -> Iterator[tuple[str, str]]:
+    """Yield each SQL text of the package, whole or in pieces, and where it is."""
+    for path in sorted((ROOT / "db").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        left_out = {id(v) for each in nodes if isinstance(each, ast.JoinedStr) for v in each.values}
+        left_out |= {id(each.value) for each in nodes if isinstance(each, ast.Expr)}  # docstrings
+        for node in nodes:
+            if isinstance(node, ast.JoinedStr):
+                values = (v.value if isinstance(v, ast.Constant) else "{}" for v in node.values)
+                text = "".join(str(value) for value in values)
+            elif isinstance(node, ast.Constant) and id(node) not in left_out:
+                text = node.value.decode() if isinstance(node.value, bytes) else str(node.value)
+            else:
+                continue
+            if re.search(r"pg_catalog\.|\{(table|unfinished)\}", text):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", text
+
+
+def test_each_operator_in_a_text_of_ours_says_its_schema() -> None:
+    """Also in what is seldom sent: on Citus, to a pooler, after a crash."""
+    texts = list(texts_of_ours())
+    assert len(texts) > 100
+    assert {place: wrong for place, text in texts if (wrong := by_name(text))} == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("SELECT -1", "a = b", "a IN (1)", "a BETWEEN 1 AND 2", "a LIKE 'b'", "a::text"),
+        *("CASE a WHEN 1 THEN 2 END", "a IS DISTINCT FROM b", "NULLIF(a, b)", "a @> b", "a <= b"),
+        *("JOIN b USING (c)", "WHERE a = ANY (b)", "ORDER BY a USING >", "NOT a SIMILAR TO b"),
+    ],
+)
+def test_an_operator_that_does_not_say_its_schema_is_found(text: str) -> None:
+    assert by_name(text)
 
 
 TYPES = (
@@ -360,7 +448,7 @@ def shadows(conn: psycopg.Connection[TupleRow], schema: str, statements: tuple[s
     text = "\n".join(statements)
     words = sorted(set(re.findall(r"\b([a-z_][a-z_0-9]*)\s*\(", text)) | {"date_part", "extract"})
     signs = sorted(
-        set(re.findall(r"OPERATOR\(pg_catalog\.(\S+?)\)", text)) | {"=", "<>", "~", "||"}
+        set(re.findall(r"OPERATOR\(pg_catalog\.(\S+?)\)", text)) | {"=", "<>", "~", "||", "-"}
     )
     implicit: dict[str, set[str]] = {}
     for source, target in conn.execute(
@@ -389,6 +477,13 @@ def shadows(conn: psycopg.Connection[TupleRow], schema: str, statements: tuple[s
             made += _made(conn, schema, name, types, result)
         for left_type, right_type in itertools.product(TYPES, TYPES):
             made += _made(conn, schema, "shadow_of_operator", (left_type, right_type), "bool")
+        for only_type in TYPES:
+            made += _made(conn, schema, "shadow_of_sign", (only_type,), only_type)
+    for only_type in TYPES[:-1]:
+        conn.execute(
+            f"CREATE OPERATOR {schema}.- "
+            f"(FUNCTION = {schema}.shadow_of_sign, RIGHTARG = {only_type})".encode()
+        )
     for sign, left_type, right_type in itertools.product(signs, TYPES, TYPES):
         try:
             conn.execute(
@@ -435,6 +530,9 @@ def test_no_function_or_operator_of_others_is_called(
             conn.execute("SELECT * FROM unnest(ARRAY['a'::text])")
         with pytest.raises(psycopg.Error, match="a shadow of shadow_of_operator was called"):
             conn.execute("SELECT 'a'::varchar = 'b'::varchar")
+        if path.startswith("evil"):
+            with pytest.raises(psycopg.Error, match="a shadow of shadow_of_sign was called"):
+                conn.execute("SELECT -1::int8")
         conn.execute("SELECT setval('evil.fired', 1, false)")
     done = every_command(project)
     assert done.returncode == 0, done.output
