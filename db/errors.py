@@ -293,5 +293,5 @@ def one_line(text: str) -> str:
 
 
 def _indented(label: str, text: str) -> str:
-    first, *rest = text.splitlines()
-    return "\n".join([f"  {label}: {first}", *(f"    {line}" for line in rest)])
+    first, *rest = text.splitlines() or [""]  # a notice may have no text
+    return "\n".join([f"  {label}: {first}".rstrip(), *(f"    {line}" for line in rest)])

@@ -963,6 +963,16 @@ def test_an_error_in_a_function_shows_its_context_and_inner_query(project: Proje
     assert "about to fail" in done.stderr
 
 
+def test_a_notice_without_text_is_shown_before_the_error(project: Project) -> None:
+    project.write(
+        "001_n.sql", "DO $$ BEGIN RAISE NOTICE ''; RAISE NOTICE E'\\n'; END $$;\nSELECT 1/0;\n"
+    )
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 1
+    assert "001_n.sql:2:1: division by zero" in done.stderr
+    assert "\n  notice:\n" in done.stderr
+
+
 def test_a_missing_extension_says_how_to_get_it(project: Project) -> None:
     project.write("001_x.sql", "CREATE EXTENSION no_such_extension;")
     done = project.invoke("db.migrate-run")
