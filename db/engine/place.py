@@ -244,6 +244,14 @@ def parted(name: str) -> tuple[str, str]:
     return schema, table
 
 
+def make_schema(conn: Connection, name: str) -> None:
+    """Make the schema of a ledger of that name, in a database that we have made: who else could."""
+    schema, _ = parted(name)
+    if schema:
+        made = sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema))
+        conn.execute(made)
+
+
 def finding(schema: str, table: str) -> tuple[str, list[object]]:
     """Return what finds the tables; those of one schema, if it is named: there may be many."""
     return FIND, [names(table), schema, schema]

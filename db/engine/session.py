@@ -169,6 +169,8 @@ class Session:
             conn = yield from target.connect(name)
             created = True
         try:
+            if created:
+                place.make_schema(conn, settings.ledger)
             session = cls(target, settings, conn, name)
         except BaseException:
             conn.close()

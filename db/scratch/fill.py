@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from ..engine import ledger
-from ..engine.place import Ledger
+from ..engine.place import Ledger, make_schema, parted
 from ..engine.runner import Run
 from ..errors import MigrationsError, one_line
 from ..events import Event
@@ -112,6 +112,9 @@ def replay(
     `among`: of all pending files just these; `to`: up to this one. Return the executed files; raise
     as `Run.events` does.
     """
+    if parted(scratch.settings.ledger)[0]:
+        with scratch.target.once("invoke db scratch") as conn:
+            make_schema(conn, scratch.settings.ledger)
     chosen = None if among is None else frozenset(among)
     run = Run(scratch.target, scratch.settings, Goal("db.migrate", schema, to=to, among=chosen))
     for event in run.events():

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from db import migrate
+from db import migrate, testing
 from db.commands.opened import read_only
 from db.engine import place
 from db.errors import MigrationsError, SettingsError
@@ -22,7 +22,7 @@ from db.scratch.database import database as disposable
 from db.server import connection
 from db.server.ours import Connection
 from db.settings import Settings, read
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Project
 from tests.servers import DEPLOY_PASSWORD, Cluster, PgBouncer
 
 SEARCH_PATH = 'app, "Odd, one", public'
@@ -256,3 +256,39 @@ def said(process: subprocess.Popen[str]) -> str:
 def databases(cluster: Cluster) -> set[str]:
     with cluster.connect() as conn:
         return {str(name) for (name,) in conn.execute("SELECT datname FROM pg_database")}
+
+
+def test_a_ledger_in_a_schema_that_is_made_by_hand_is_replayed(project: Project) -> None:
+    """The files do not make it, so a disposable database would not have it, nor one made anew."""
+    project.write("001_t.sql", "CREATE TABLE t (id int PRIMARY KEY);")
+    (project.folder / "db" / "schema.sql").unlink()
+    env = {"MIGRATIONS_TABLE": "ops.migrations"}
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE SCHEMA ops")
+    for command in (
+        ["db.migrate"],
+        ["db.drift"],
+        ["db.models"],
+        ["db.models", "--check"],
+        ["db.rehearse", "--replay"],
+        ["db.reset", "--yes"],
+        ["db.dump"],
+        ["db.dump", "--check"],
+        ["db.reset", "--yes"],
+    ):
+        done = project.invoke(*command, env=env, timeout=120)
+        assert done.returncode == 0, f"{command}: {done.output}"
+    assert project.rows("ops.migrations")[-1]["filename"] == "001_t.sql"
+
+
+def test_a_database_for_tests_has_its_ledger_where_the_settings_say(
+    tmp_path: Path, folder: Path, cluster: Cluster
+) -> None:
+    (folder / "001_make.sql").write_text("CREATE TABLE things (id int);")
+    (folder / "002_grant.sql").unlink()
+    (tmp_path / ".env").write_text("MIGRATIONS_TABLE=ops.migrations\n")
+    with (
+        testing.database(tmp_path, server=cluster.url("postgres")) as made,
+        psycopg.connect(made) as conn,
+    ):
+        assert conn.execute("SELECT filename FROM ops.migrations").fetchall() == [("001_make.sql",)]
