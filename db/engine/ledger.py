@@ -219,7 +219,7 @@ def prepare(
     round trip. Raise `LedgerError` as `place.find` does, and psycopg's errors: to wait for a lock,
     or for another run that creates it at the same time, is the caller's part.
     """
-    wanted = _wanted(ledger, unfinished=unfinished)
+    wanted = _wanted(conn, ledger, unfinished=unfinished)
     if not wanted:
         return ledger
     return _made(conn, ledger, wanted, [], lock_timeout_ms)
@@ -233,7 +233,7 @@ def prepare_first(
     Return it; None if there is one by now, or it could not be made: nothing has changed then, and
     who looks again will see why. Raise psycopg's error if the connection was lost.
     """
-    wanted = _wanted(ledger, unfinished=unfinished)
+    wanted = _wanted(conn, ledger, unfinished=unfinished)
     first: list[ours.Query] = [(_NOWHERE, finding(ledger.wanted_schema, ledger.table)[1])]
     try:
         return _made(conn, ledger, wanted, first, lock_timeout_ms)
@@ -243,11 +243,13 @@ def prepare_first(
         return None
 
 
-def _wanted(ledger: Ledger, *, unfinished: bool) -> list[str]:
+def _wanted(conn: Connection, ledger: Ledger, *, unfinished: bool) -> list[str]:
     """Return what makes the tables, or what they lack."""
     wanted: list[str] = []
     if not ledger.exists:
-        wanted += [_CREATE_SCHEMA, _CREATE] if ledger.dumped else [_CREATE]
+        # IF NOT EXISTS is refused as well, if this role may make no schema.
+        lacks = ledger.dumped and ledger.schema not in conn.schemas
+        wanted += [_CREATE_SCHEMA, _CREATE] if lacks else [_CREATE]
     elif not ledger.complete:
         add = ", ".join(f"ADD COLUMN IF NOT EXISTS {c} {t}" for c, t in OURS.items())
         unique = "" if ledger.is_unique else ", ADD UNIQUE (filename)"

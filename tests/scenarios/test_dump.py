@@ -425,6 +425,23 @@ def test_a_new_database_has_its_ledger_where_the_dump_has_it(project: Project, r
         project.cluster.drop_database(name)
 
 
+def test_a_dump_is_loaded_by_a_role_that_may_make_no_schema(project: Project) -> None:
+    write(project, 1)
+    assert project.invoke("db.migrate-run").returncode == 0
+    assert project.invoke("db.dump", "--force").returncode == 0
+    name = f"{project.database}_copy"
+    with project.cluster.connect() as conn:
+        conn.execute(f"CREATE DATABASE {name}".encode())
+    try:
+        with project.cluster.connect(name) as copy:
+            copy.execute(f"GRANT CREATE ON SCHEMA public TO {DEPLOY}".encode())
+        env = {"DATABASE_URL": project.cluster.url(name, role=DEPLOY)}
+        done = project.invoke("db.migrate", env=env)
+        assert done.returncode == 0, done.output
+    finally:
+        project.cluster.drop_database(name)
+
+
 def test_a_dump_with_another_ledger_than_the_one_that_is_set_is_not_loaded(
     project: Project,
 ) -> None:
