@@ -27,6 +27,8 @@ def is_local(conn: Connection) -> bool:
         return False  # a pooler is in between
     with suppress(OSError, ValueError), socket.socket(fileno=os.dup(conn.fileno())) as link:
         if link.family == socket.AF_UNIX:
+            if not hasattr(socket, "SO_PEERCRED"):  # macOS has another, and no /proc
+                return False
             size = struct.calcsize("3i")
             peer = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
             pid, _, _ = struct.unpack("3i", peer)

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from db.server.local import is_local
+from db.server.ours import Connection
 from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy
 from tests.servers import DEPLOY, DEPLOY_PASSWORD, Cluster, PgBouncer
@@ -1020,6 +1022,16 @@ def _address() -> str:
     if address.startswith("127."):
         pytest.skip("this machine has no other address than the loopback one")
     return address
+
+
+def test_a_socket_whose_other_end_is_not_told_is_no_proof(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS."""
+    with Connection.connect(url, autocommit=True) as conn:
+        assert is_local(conn)
+        monkeypatch.delattr(socket, "SO_PEERCRED")
+        assert not is_local(conn)
 
 
 def test_through_a_pooler_all_is_the_same_but_what_needs_pg_dump_and_where_it_is(
