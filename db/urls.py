@@ -114,6 +114,11 @@ def _check(url: str, name: str) -> None:
         )
     from urllib.parse import quote
 
+    if not _is_utf8(rest):
+        raise SettingsError(
+            f"{name} holds a percent-encoded character that is not UTF-8.",
+            "Write é as %C3%A9. Or set PGUSER, PGPASSWORD, PGDATABASE, which need no escaping.",
+        )
     before, at, _ = rest.rpartition("@")
     if not at or before.startswith("/"):
         return
@@ -130,3 +135,13 @@ def _check(url: str, name: str) -> None:
             f"The password in {name} holds '%', which must be written %25 there.",
             "Or set PGPASSWORD, which needs no escaping.",
         )
+
+
+def _is_utf8(text: str) -> bool:
+    from urllib.parse import unquote_to_bytes
+
+    try:
+        unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:  # which holds the password: no error of ours is raised in here
+        return False
+    return True

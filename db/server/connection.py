@@ -33,6 +33,7 @@ _PAUSE_S = 0.25
 # What a server says that will take connections later. A ping cannot tell if it has become ready
 # since ("the database system is starting up"), nor that it is full.
 _NOT_NOW = ("the database system is", "too many", "remaining connection slots")
+_NO_NAME = "a part of the host's name is empty or longer than 63 bytes"
 # A link that swallows packets is noticed within half a minute, on either side of a pooler.
 _KEEPALIVE: dict[str, str | int] = {
     "keepalives_idle": 10,
@@ -156,13 +157,17 @@ class Target:
         Statements are never prepared by name: those of another client would be met behind a
         transaction pooler. https://www.psycopg.org/psycopg3/docs/advanced/prepare.html
         """
-        return Connection.connect(
-            self._conninfo(connect_timeout=attempt_s, **_KEEPALIVE),
-            autocommit=True,
-            prepare_threshold=None,
-            application_name=application,
-            client_encoding="utf8",
-        )
+        where = self._conninfo(connect_timeout=attempt_s, **_KEEPALIVE)
+        try:
+            return Connection.connect(
+                where,
+                autocommit=True,
+                prepare_threshold=None,
+                application_name=application,
+                client_encoding="utf8",
+            )
+        except UnicodeError:  # Python's, where it would look the host up
+            raise psycopg.OperationalError(_NO_NAME) from None
 
     def begin(self) -> None:
         """Begin to connect, while there is other work to do: `connect` takes it from there."""
@@ -236,7 +241,7 @@ class Target:
         """Return whether a later attempt may succeed: PQping() tells it in every language."""
         if any(words in message for words in _NOT_NOW):
             return True
-        if "certificate" in message or "does not support SSL" in message:
+        if any(words in message for words in (_NO_NAME, "certificate", "does not support SSL")):
             return False  # which a ping does not tell from silence
         if self._ping() in (pq.Ping.NO_RESPONSE, pq.Ping.REJECT):
             return True

@@ -522,3 +522,18 @@ def test_a_folder_without_migrations_is_a_warning_and_fails_a_check(
     done = project.invoke("db.status", "--check")
     assert done.returncode == 3
     assert said.removeprefix("the") in done.stderr
+
+
+@pytest.mark.parametrize("host", ["db..example.com", f"{'a' * 64}.example.com", ".example.com"])
+def test_a_host_that_no_name_can_be_is_said_at_once(project: Project, host: str) -> None:
+    done = project.invoke("db.status", env={"DATABASE_URL": f"postgresql://u:p@{host}/d"})
+    assert done.returncode == 2, done.output
+    assert "a part of the host's name is empty or longer than 63 bytes" in done.stderr
+    assert done.seconds < 15  # and not after MIGRATIONS_CONNECT_TIMEOUT
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:caf%E9@127.0.0.1:1/d", "postgresql://h/caf%E9"])
+def test_a_url_that_is_not_utf8_is_a_sentence(project: Project, url: str) -> None:
+    done = project.invoke("db.status", env={"DATABASE_URL": url})
+    assert done.returncode == 2, done.output
+    assert "DATABASE_URL holds a percent-encoded character that is not UTF-8." in done.stderr
