@@ -35,6 +35,8 @@ NAMES = (  # in lower case, and without MIGRATIONS_, also the keys of invoke.yam
 )
 _URLS = ("MIGRATIONS_SCRATCH",)  # it may hold a password: never committed, and never quoted
 _PREFIX = "MIGRATIONS_"
+_NAME_BYTES = 63  # that PostgreSQL keeps of a name
+_TABLE_BYTES = _NAME_BYTES - len("_unfinished")  # the progress table has the ledger's name
 # libpq's variables that name a target; the others complete one, whoever has named it.
 _SERVER = {"PGHOST": "host", "PGHOSTADDR": "hostaddr", "PGSERVICE": "service"}
 _TARGET = {**_SERVER, "PGDATABASE": "dbname"}
@@ -355,6 +357,12 @@ def _settings(said: Mapping[str, str], where: _Where, root: Path) -> Settings:
     if not name or (dot and not schema):
         message = f"MIGRATIONS_TABLE={table} is no name of a table."
         raise SettingsError(message, "Write table, or schema.table.")
+    if len(name.encode()) > _TABLE_BYTES or len(schema.encode()) > _NAME_BYTES:
+        raise SettingsError(
+            f"MIGRATIONS_TABLE={table} is too long: a table's name may have {_TABLE_BYTES} bytes "
+            f"here, a schema's {_NAME_BYTES}.",
+            "PostgreSQL would cut it off, or that of the table beside it. Choose a shorter one.",
+        )
     return Settings(
         parameters=where.parameters,
         embedded=where.embedded,

@@ -306,6 +306,25 @@ def test_an_empty_folder_setting_is_not_the_whole_project(project: Project) -> N
     assert project.executed() == ["001_t.sql"]
 
 
+@pytest.mark.parametrize("value", ["l" * 53, "ü" * 27, f"ops.{'l' * 53}", f"{'s' * 64}.migrations"])
+def test_a_table_whose_name_would_be_cut_is_refused(project: Project, value: str) -> None:
+    done = project.invoke("db.migrate-run", env={"MIGRATIONS_TABLE": value})
+    assert done.returncode == 2
+    assert "a table's name may have 52 bytes" in done.stderr
+
+
+@pytest.mark.parametrize("value", ["l" * 52, f"public.{'l' * 52}"])
+def test_a_ledger_of_the_longest_name_is_one_with_its_progress(
+    project: Project, value: str
+) -> None:
+    env = {"MIGRATIONS_TABLE": value}
+    project.write("001_t.sql", "-- migrate: no-transaction\nCREATE TABLE t (id int);\nVACUUM t;\n")
+    for command in ("db.migrate-run", "db.migrate-run", "db.dump"):
+        done = project.invoke(command, *["--force"] * (command == "db.dump"), env=env)
+        assert done.returncode == 0, done.output
+    assert "_unfinished" not in (project.folder / "db" / "schema.sql").read_text()
+
+
 @pytest.mark.parametrize(
     "value", ["migrations          # or schema.table", "# comment", "ops.", ".migrations", "."]
 )
