@@ -119,8 +119,16 @@ def transaction(
 
 
 def begin(conn: Connection, modes: bytes = WRITING, *, lock_timeout_ms: int | None = None) -> None:
-    """Open a transaction of ours."""
-    conn.execute(b";".join([modes, *_settings(lock_timeout_ms)]))
+    """Open a transaction of ours. One that looks may be idle for however long."""
+    limits = _unlimited(conn) if modes == LOOKING else []
+    conn.execute(b";".join([modes, *_settings(lock_timeout_ms), *limits]))
+
+
+def _unlimited(conn: Connection) -> list[bytes]:
+    limits = [b"idle_in_transaction_session_timeout"]
+    if conn.info.server_version >= 170000:
+        limits.append(b"transaction_timeout")
+    return [b"SET LOCAL %b = 0" % name for name in limits]
 
 
 def _sent(

@@ -425,6 +425,21 @@ def test_a_new_database_has_its_ledger_where_the_dump_has_it(project: Project, r
         project.cluster.drop_database(name)
 
 
+def test_no_limit_of_the_server_ends_what_only_looks(project: Project) -> None:
+    """A transaction is idle while pg_dump works, or a copy is made."""
+    write(project, 1)
+    assert project.invoke("db.migrate-run").returncode == 0
+    write(project, 2)
+    with project.cluster.connect(project.database) as conn:
+        new = conn.info.server_version >= 170000
+        limits = ["idle_in_transaction_session_timeout", *["transaction_timeout"] * new]
+        for limit in limits:
+            conn.execute(f"ALTER DATABASE {project.database} SET {limit} = '150ms'".encode())
+    for command in (["db.dump", "--force"], ["db.rehearse"]):
+        done = project.invoke(*command, timeout=120)
+        assert done.returncode == 0, done.output
+
+
 def test_a_dump_is_loaded_by_a_role_that_may_make_no_schema(project: Project) -> None:
     write(project, 1)
     assert project.invoke("db.migrate-run").returncode == 0
