@@ -56,7 +56,8 @@ def drive(
 ) -> T:
     """Show the events, or those that are to be `shown`, and return what they come to.
 
-    A KeyboardInterrupt while one is being shown is thrown into them: they know what stands.
+    A KeyboardInterrupt while one is being shown is thrown into them: they know what stands. Any
+    other error of whoever shows it ends them.
     """
     while True:
         try:
@@ -69,6 +70,9 @@ def drive(
                 screen.event(event)
         except KeyboardInterrupt as stop:
             events.throw(stop)
+            raise
+        except BaseException:
+            events.close()  # now, and not when nobody keeps the error any more
             raise
 
 

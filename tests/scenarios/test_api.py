@@ -13,6 +13,7 @@ import pytest
 import db
 from db import Settings, baseline, errors, events, migrate, plan, rollback, status, verify
 from tests.conftest import Project
+from tests.scenarios.test_engine import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,6 +54,26 @@ def test_what_the_commands_do_as_records(
     assert baseline(*where, to="002_t2.sql") == ["002_t2.sql"]
     assert project.executed() == ["001_t1.sql", "002_t2.sql"]
     assert capsys.readouterr() == ("", "")
+
+
+def test_an_error_of_who_listens_ends_the_run_though_the_error_is_kept(project: Project) -> None:
+    write(project, 1, 2)
+
+    def stumbles(event: events.Event) -> None:
+        if isinstance(event, events.Applied):
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError) as kept:
+        migrate(project.url, project.migrations, on_event=stumbles)
+    with project.cluster.connect(project.database) as conn:
+        there = (
+            "SELECT application_name FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        wait_for(lambda: conn.execute(there).fetchall() == [])
+    assert kept.value.__traceback__ is not None
+    migrate(project.url, project.migrations)
+    assert project.executed() == ["001_t1.sql", "002_t2.sql"]
 
 
 def test_the_plan_tells_why_a_file_would_be_refused(project: Project) -> None:
