@@ -271,15 +271,17 @@ def _made(
     first: list[ours.Query],
     lock_timeout_ms: int | None,
 ) -> Ledger:
-    if lock_timeout_ms is not None:
-        # The first file's commit waits for what has to be waited for, and says so.
-        wanted = ["SET LOCAL synchronous_commit = local", *wanted]
     schema, table = ledger.wanted_schema, ledger.table
     still = _BOTH_STILL if any("{unfinished}" in text for text in wanted) else _STILL
     statements: list[ours.Query] = [(ledger.compose(text), ()) for text in (*wanted, still)]
-    queries = [*first, *statements, finding(schema, table)]
+    queries = [*first, *locally(lock_timeout_ms), *statements, finding(schema, table)]
     *_, rows = ours.execute(conn, queries, lock_timeout_ms=lock_timeout_ms)
     return chosen(conn, rows, schema, table)._replace(dumped=ledger.dumped)
+
+
+def locally(lock_timeout_ms: int | None) -> list[ours.Query]:
+    """Return what keeps a commit of ours from waiting for a standby: a file's does, and says so."""
+    return [] if lock_timeout_ms is None else [("SET LOCAL synchronous_commit = local", ())]
 
 
 def fill_in(
@@ -288,7 +290,8 @@ def fill_in(
     """Record the checksums of files that the Node code executed."""
     text = ledger.compose(_FILL_IN)
     rows: list[ours.Query] = [(text, [checksum, name]) for name, checksum in checksums.items()]
-    ours.execute(conn, [*still(ledger), *rows], lock_timeout_ms=lock_timeout_ms)
+    queries = [*locally(lock_timeout_ms), *still(ledger), *rows]
+    ours.execute(conn, queries, lock_timeout_ms=lock_timeout_ms)
 
 
 def still(ledger: Ledger, *, exposed: bool = False) -> list[ours.Query]:

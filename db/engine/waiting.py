@@ -171,7 +171,9 @@ def mend(session: Session, book: Ledger, failed: CommandFailed) -> Generator[Eve
         return False
 
     def look() -> bool:
-        with ours.transaction(session.conn, lock_timeout_ms=session.lock_timeout_ms):
+        limit = session.lock_timeout_ms
+        with ours.transaction(session.conn, lock_timeout_ms=limit):
+            ours.execute(session.conn, ledger.locally(limit))
             ledger.hold(session.conn, book)
             return ledger.mend(session.conn, book)
 

@@ -22,6 +22,7 @@ from tests.scenarios import mixed
 from tests.scenarios import test_batches as batches
 from tests.scenarios.test_engine import agree, many, running, scalar, wait_for
 from tests.scenarios.test_moments import in_the_way
+from tests.scenarios.test_everyday import NODE_LEDGER
 from tests.servers import (
     DEPLOY,
     SUPERUSER,
@@ -398,6 +399,36 @@ def test_a_commit_that_waits_for_a_standby_says_so_and_can_be_interrupted(own: P
     assert "002_t2.sql: committed on this server; no synchronous standby (nobody) has" in said
     assert "rolled back" not in said
     agree(own)
+
+
+@pytest.mark.parametrize("what", ["adopted", "mended"])
+def test_a_ledger_that_is_put_right_waits_for_no_standby(own: Project, what: str) -> None:
+    """The first file does, and says so."""
+    own.write("001_t1.sql", "CREATE TABLE t1 (id int);\n")
+    own.write("002_t2.sql", "CREATE TABLE t2 (id int);\n")
+    if what == "mended":
+        assert own.invoke("db.migrate-run").returncode == 0
+    with own.cluster.connect(own.database) as conn:
+        if what == "adopted":
+            conn.execute(NODE_LEDGER.encode())
+        else:
+            conn.execute("SELECT setval('migrations_id_seq', 1, false)")
+        conn.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        conn.execute("SELECT pg_reload_conf()")
+    own.write("003_t3.sql", "CREATE TABLE t3 (id int);\n")
+    process = own.popen("db.migrate-run")
+    assert process.stdout and process.stderr
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "waiting for a synchronous standby to confirm the commit (nobody)" in line:
+            break
+    else:
+        pytest.fail(process.stderr.read())
+    process.send_signal(signal.SIGINT)
+    said = "".join(process.communicate(timeout=60))
+    assert process.returncode == 130, said
+    assert ("had been behind" in "".join(lines)) == (what == "mended")
 
 
 def test_what_is_written_beside_a_statement_waits_for_no_standby(own: Project) -> None:
