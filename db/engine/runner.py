@@ -115,16 +115,18 @@ class Run(Sender):
 
     def _until_done(self) -> Iterator[Event]:
         """Tell the story from its beginning each time that the connection was lost."""
-        first = True
+        first, gone = True, None
         while True:
             try:
+                if gone is not None:  # in here: it may be lost again
+                    yield from self._reconnect(gone)
                 yield from self._story(first=first)
                 self._flush()
                 return
             except psycopg.OperationalError as error:
                 if not lost(self._session, error):
                     raise remedy.unusable(self._session, error, self._goal.command) from None
-                yield from self._reconnect(error)
+                gone = error
             except psycopg.Error as error:
                 raise remedy.unusable(self._session, error, self._goal.command) from None
             first = False
@@ -393,6 +395,7 @@ class Run(Sender):
             self._session.rollback()
             left = self._remaining(self._survey.todo)
             progress = ledger.read_progress(self._session.conn, self._ledger)
+            confirmed = replicated(self._session)
         except (psycopg.Error, AttributeError):  # no server to ask, or not yet asked
             return nothing_known(
                 under_way=bool(under_way), signal_number=signal_number, again=again
@@ -413,7 +416,7 @@ class Run(Sender):
             under_way,
             cancelled=cancelled,
             waited=waited,
-            replicated=replicated(self._session),
+            replicated=confirmed,
         )
         for name in under_way:
             if batches := batched(progress.get(name, ())):

@@ -123,6 +123,23 @@ def test_a_connection_that_is_lost_each_time_is_an_error_in_the_end(
     assert project.executed() == []
 
 
+def test_a_connection_that_is_lost_again_while_it_is_made_again_is_an_error_of_ours(
+    project: Project, proxy: Proxy
+) -> None:
+    """It is known by then which statement ends it, and the ledger is about to be read."""
+    end = "SELECT pg_sleep(1.5);\nSELECT pg_terminate_backend(pg_backend_pid());\n"
+    project.write("001_ends.sql", end)
+    url = project.cluster.url(project.database, port=proxy.port)
+    process = project.popen("db.migrate-run", env={"DATABASE_URL": url})
+    mixed.wait_for_line(process, "reconnected")
+    proxy.cut_before(b"pg_catalog.pg_terminate_backend")
+    said = mixed.ended(process)
+    assert process.returncode == 1, said
+    assert "Traceback" not in said
+    assert "001_ends.sql" in said
+    assert project.executed() == []
+
+
 def test_a_connection_that_is_lost_now_and_then_is_made_again_each_time(project: Project) -> None:
     """What got done in between shows that it is worth it."""
     tries(project)
