@@ -114,8 +114,13 @@ class Work:
                 if found.kind in ("SET", "RESET"):
                     yield from self.send([statement(self.running, found)])
         if rest:
-            answers = yield from self.asked([self.state.see()], theirs=True)
-            self.state.set = parsed(answers["seen"][0][0])
+            self.state.set = yield from self.look()
+
+    def look(self) -> Generator[Event, None, dict[str, str]]:
+        """Return what is set for the session; a lock_timeout of ours would be among it."""
+        see = [self.command(BEGIN), self.state.see(), self.command(b"COMMIT")]
+        answers = yield from self.send([*self.clean, *see])
+        return parsed(answers["seen"][0][0]) or {}
 
     def set(self, name: str, value: str) -> Command:
         """Return what sets one of our own settings for the session."""

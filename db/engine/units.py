@@ -20,7 +20,6 @@ from . import batches, outside
 from .place import Ledger
 from .progress import CLEAR, FINISHED, KEEP, MODES, RECORD, STILL, Settle, Work
 from .session import Running, Session, statement
-from .state import parsed
 
 
 def execute(
@@ -59,8 +58,7 @@ def execute(
 def _begin(work: Work) -> Iterator[Event]:
     """Give the file a session as if it were new, with what its finished part has set in it."""
     yield from work.send([Command(b"DISCARD ALL", about=work.running)])
-    answers = yield from work.asked([work.state.see()], theirs=True)
-    work.state.given = parsed(answers["seen"][0][0])
+    work.state.given = yield from work.look()
     if not work.clean:
         yield from _set_up(work)
     yield from work.read()

@@ -527,3 +527,18 @@ def test_one_that_was_cut_off_is_in_doubt(project: Project) -> None:
     done = project.invoke("db.migrate-run")
     assert done.returncode == 0, done.output
     assert project.executed() == ["001_a.sql"]
+
+
+def test_a_lock_timeout_of_the_file_that_is_also_ours_is_kept(project: Project) -> None:
+    """A resumed file gets it again, for what runs outside of a transaction, too."""
+    head = "-- migrate: no-transaction\nSET lock_timeout = '500ms';\n"
+    project.write("001_t.sql", f"{head}SELECT 1/0;\n")
+    assert project.invoke("db.migrate-run").returncode == 1
+    kept = "SELECT session ->> 'lock_timeout' FROM migrations_unfinished"
+    with project.cluster.connect(project.database) as conn:
+        assert conn.execute(kept).fetchall() == [("500",)]
+    seen = "CREATE TABLE seen AS SELECT current_setting('lock_timeout') AS value;"
+    project.write("001_t.sql", f"{head}SELECT 1;\nVACUUM;\n{seen}\n")
+    assert project.invoke("db.migrate-run").returncode == 0
+    with project.cluster.connect(project.database) as conn:
+        assert conn.execute("SELECT value FROM seen").fetchall() == [("500ms",)]
