@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from contextlib import suppress
 
@@ -14,6 +15,7 @@ from ..settings import Settings
 
 _NAMES = """
 SELECT rolname FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.!~) '^pg_'"""
+_MAKES = re.compile(rb"(?i)\bcreate\s+(?:role|user|group)\b")
 
 
 def names(conn: Connection) -> set[str]:
@@ -26,15 +28,19 @@ def remove(conn: Connection, before: Collection[str], settings: Settings) -> Non
 
     What they had in a database is gone with it; one that has anything elsewhere stays.
     """
-    with suppress(psycopg.Error):  # the server is away, or they are not this role's to drop
+    with suppress(psycopg.Error):  # the server is away
         for name in names(conn) - frozenset(before):
-            if _is_named(name.encode(), settings):
-                conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+            if _is_named(name, settings):
+                with suppress(psycopg.Error):  # not this role's to drop, or it has something
+                    conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
-def _is_named(name: bytes, settings: Settings) -> bool:
+def _is_named(name: str, settings: Settings) -> bool:
+    """Return whether a file that makes roles has this word, in any case: it may not be quoted."""
+    word = re.compile(rb"(?i)(?<![\w$\x80-\xff])%b(?![\w$\x80-\xff])" % re.escape(name.encode()))
     for path in (settings.schema, *settings.folder.glob("*.sql")):
         with suppress(OSError):
-            if name in path.read_bytes():
+            text = path.read_bytes()
+            if _MAKES.search(text) and word.search(text):
                 return True
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from db import migrate, testing
 from db.commands.opened import read_only
 from db.engine import place
 from db.errors import MigrationsError, SettingsError
-from db.scratch import clusters, fill
+from db.scratch import clusters, fill, roles
 from db.scratch.database import PREFIX
 from db.scratch.database import database as disposable
 from db.server import connection
@@ -292,3 +293,28 @@ def test_a_database_for_tests_has_its_ledger_where_the_settings_say(
         psycopg.connect(made) as conn,
     ):
         assert conn.execute("SELECT filename FROM ops.migrations").fetchall() == [("001_make.sql",)]
+
+
+def test_only_roles_that_a_file_names_are_dropped_and_all_of_those_that_can_be(
+    tmp_path: Path, url: str
+) -> None:
+    """Somebody else may make one of a shared server meanwhile: its name may be part of a word."""
+    word = f"r{secrets.token_hex(6)}"
+    made = [f"{word}_a", f"{word}_b", f"{word}_owns"]
+    theirs = [word, f"{word}_table"]
+    chosen = settings(url, tmp_path)
+    (tmp_path / "001_r.sql").write_text("".join(f"CREATE ROLE {m.upper()};\n" for m in made))
+    (tmp_path / "002_t.sql").write_text(f"CREATE TABLE {word}_table (id int);")
+    with Connection.connect(url, autocommit=True) as conn:
+        before = roles.names(conn)
+        for name in (*made, *theirs):
+            conn.execute(f"CREATE ROLE {name}".encode())
+        conn.execute(f"CREATE SCHEMA theirs AUTHORIZATION {word}_owns".encode())
+        try:
+            roles.remove(conn, before, chosen)
+            assert roles.names(conn) - before == {*theirs, f"{word}_owns"}
+        finally:
+            conn.execute("DROP SCHEMA theirs")
+            for name in roles.names(conn) - before:
+                if name.startswith(word):
+                    conn.execute(f"DROP ROLE {name}".encode())
