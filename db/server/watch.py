@@ -40,7 +40,9 @@ _TAKING = """
 SELECT pg_catalog.bool_and(pg_catalog.pg_try_advisory_xact_lock(key))
 FROM (VALUES {keys}) AS wanted (key)"""
 _HOLDER = """
-SELECT a.application_name, a.usename, coalesce(pg_catalog.host(a.client_addr), 'the local socket'),
+SELECT a.application_name, a.usename,
+       CASE WHEN a.state IS NOT NULL
+            THEN coalesce(pg_catalog.host(a.client_addr), 'the local socket') END,
        extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) a.xact_start)
 FROM pg_catalog.pg_locks AS l
 JOIN pg_catalog.pg_stat_activity AS a ON a.pid OPERATOR(pg_catalog.=) l.pid
@@ -205,9 +207,12 @@ class Guard:
         row = next(iter(ours.ask(self._conn, _HOLDER.format(keys=pairs))), None)
         if row is None:
             return "another run"
-        application, user, address, age = cast("tuple[str, str, str, float | None]", row)
-        name = str(application).partition(" of ")[2]
-        return f"another run, {name} (as {user} from {address}, for {float(age or 0):.0f} s)"
+        application, user, address, age = cast("tuple[str, str, str | None, float | None]", row)
+        # In a fleet it is the session of a file, whose name says no more than that.
+        name = str(application).partition(" of ")[2] or application
+        # Of another role's session the server hides the rest.
+        more = f" from {address}, for {float(age or 0):.0f} s" if address else ""
+        return f"another run, {name} (as {user}{more})"
 
     def told(self, wait_s: float) -> bool:
         """Return whether the server says that another session's process has crashed."""

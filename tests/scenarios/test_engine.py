@@ -24,11 +24,11 @@ from db.engine.session import Session
 from db.engine.survey import survey
 from db.files.plan import Goal
 from db.server.connection import Target
-from db.server.watch import Guard, opened
-from db.settings import from_values
+from db.server.watch import Guard, opened, taking
+from db.settings import Settings, from_values
 from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy
-from tests.servers import PgBouncer
+from tests.servers import DEPLOY, PgBouncer
 
 T = TypeVar("T")
 
@@ -961,6 +961,28 @@ def test_an_error_in_a_function_shows_its_context_and_inner_query(project: Proje
     assert "PL/pgSQL function f()" in done.stderr
     assert "SELECT nonsense" in done.stderr
     assert "about to fail" in done.stderr
+
+
+def test_who_has_the_turn_is_said_as_far_as_the_server_tells(project: Project) -> None:
+    def target(role: str) -> Target:
+        url = project.cluster.url(project.database, role=role)
+        return Target(Settings.of(url, project.migrations).parameters, 5)
+
+    keys = ("a ledger",)
+    theirs = Guard(target(DEPLOY), keys)
+    with project.cluster.connect(project.database, application_name="migrations 3fa2b1") as file:
+        with file.transaction():  # as a file of db.fleet takes its turn
+            file.execute(taking(keys))
+            assert theirs.holder() == "another run, migrations 3fa2b1 (as postgres)"
+            own = Guard(target("postgres"), keys)
+            assert re.fullmatch(
+                r"another run, migrations 3fa2b1 \(as postgres from [^,]+, for \d+ s\)",
+                own.holder(),
+            )
+        assert own.lock()
+    assert re.fullmatch(r"another run, \S+@\S+ \(as postgres\)", theirs.holder())
+    own.close()
+    theirs.close()
 
 
 def test_a_notice_without_text_is_shown_before_the_error(project: Project) -> None:
