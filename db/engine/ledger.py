@@ -73,11 +73,22 @@ _HOLD = "LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"
 # What was there already was passed over, whosesoever it is: so it is looked at, held still.
 _STILL = "LOCK TABLE {table} IN ROW EXCLUSIVE MODE"
 _BOTH_STILL = "LOCK TABLE {table}, {unfinished} IN ROW EXCLUSIVE MODE"
+# The sequence of the ids: the column's own, or the one that its default names.
 _BEHIND = """
 SELECT s.name, t.highest
-FROM (SELECT pg_catalog.pg_get_serial_sequence(%s, 'id') AS name) AS s,
+FROM (SELECT coalesce(pg_catalog.pg_get_serial_sequence(w.relation, 'id'), (
+          SELECT d.refobjid::pg_catalog.regclass::pg_catalog.text
+          FROM pg_catalog.pg_attrdef AS a
+          JOIN pg_catalog.pg_depend AS d ON d.objid OPERATOR(pg_catalog.=) a.oid
+           AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+           AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+          JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) d.refobjid
+           AND c.relkind OPERATOR(pg_catalog.=) 'S'
+          WHERE a.adrelid OPERATOR(pg_catalog.=) w.relation::pg_catalog.regclass LIMIT 1)) AS name
+      FROM (SELECT %s::pg_catalog.text AS relation) AS w) AS s,
      (SELECT pg_catalog.max(id) AS highest FROM {table}) AS t
-WHERE coalesce(pg_catalog.pg_sequence_last_value(s.name::pg_catalog.regclass), 0)
+WHERE s.name IS NOT NULL
+  AND coalesce(pg_catalog.pg_sequence_last_value(s.name::pg_catalog.regclass), 0)
       OPERATOR(pg_catalog.<) t.highest"""
 _SET_RIGHT = "SELECT pg_catalog.setval(%s::pg_catalog.regclass, %s::pg_catalog.int8)"
 CHANGED = "The ledger was changed meanwhile. Nothing was done."

@@ -165,7 +165,7 @@ def prepare(session: Session, found: Survey, *, unfinished: bool) -> Generator[E
 
 
 def mend(session: Session, book: Ledger, failed: CommandFailed) -> Generator[Event, None, bool]:
-    """Return whether a claim failed because its row's id is taken, and see that it is no more."""
+    """Return whether a claim failed because its row's id is taken, and it has been seen to that."""
     said = failed.diagnostic
     if failed.command.role != "claim" or said.sqlstate != _TAKEN or not _ID.search(said.detail):
         return False
@@ -177,9 +177,10 @@ def mend(session: Session, book: Ledger, failed: CommandFailed) -> Generator[Eve
             ledger.hold(session.conn, book)
             return ledger.mend(session.conn, book)
 
-    if (yield from patiently(session, look)):
+    mended = yield from patiently(session, look)
+    if mended:
         yield Note("the ids of the ledger had been behind its rows, and were set right")
-    return True
+    return mended
 
 
 def _at_once(failed: CommandFailed) -> bool:

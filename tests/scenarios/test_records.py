@@ -494,6 +494,32 @@ def test_rows_that_name_no_file_are_refused_with_what_to_do(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("sequence", ["of the default", "none"])
+def test_ids_of_a_sequence_that_is_not_the_columns_own_do_not_keep_a_run_for_ever(
+    project: Project, sequence: str
+) -> None:
+    default = "nextval('elsewhere')" if sequence == "of the default" else "7"
+    execute(
+        project,
+        NODE_LEDGER,
+        "CREATE SEQUENCE elsewhere",
+        "UPDATE migrations SET id = id + 5",
+        f"ALTER TABLE migrations ALTER id SET DEFAULT {default}",
+        "DROP SEQUENCE migrations_id_seq",
+        "SELECT setval('elsewhere', 6, false)",
+    )
+    write(project, 1, 2, 3)
+    env = {"MIGRATIONS_LOCK_WAIT": "1s"}
+    done = project.invoke("db.migrate-run", env=env, timeout=30)
+    if sequence == "none":
+        assert done.returncode == 1
+        assert "(id)=(7) already exists" in done.stderr
+        return
+    assert done.returncode == 0, done.output
+    assert "had been behind its rows" in done.stdout
+    assert project.executed()[-1] == "003_t3.sql"
+
+
 def test_a_rollback_stops_where_a_later_file_was_executed_meanwhile(project: Project) -> None:
     write(project, 1, 2, 4, down=True)
     assert project.invoke("db.migrate-run").returncode == 0
