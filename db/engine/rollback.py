@@ -226,4 +226,5 @@ class Rollback(Run):
 
     def _standing(self, todo: Sequence[Migration]) -> str:
         done = ", ".join(map(undone, self.executed))
-        return f"{undone(todo[0].filename)} is still executed. Undone: {done or 'nothing'}."
+        still = f"{undone(todo[0].filename)} is still executed. " if todo else ""
+        return f"{still}Undone: {done or 'nothing'}."

@@ -20,8 +20,11 @@ from typing import Any
 
 import pytest
 
+from db.engine.rollback import Rollback
+from db.server.connection import Target
 from db.server.local import is_local
 from db.server.ours import Connection
+from db.settings import Settings
 from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy
 from tests.servers import DEPLOY, DEPLOY_PASSWORD, Cluster, PgBouncer
@@ -713,6 +716,12 @@ def test_a_companion_that_waits_for_a_lock_lets_it_go_and_tries_again(project: P
             seen += line
     assert run.wait(30) == 0
     assert project.executed() == []
+
+
+def test_a_rollback_with_nothing_left_to_do_says_what_it_has_undone(project: Project) -> None:
+    """Another one may have undone the rest meanwhile."""
+    run = Rollback(Target({}, 0), Settings.of(project.url, project.migrations), ())
+    assert run._standing(()) == "Undone: nothing."
 
 
 def test_two_rollbacks_at_once_undo_each_file_once(project: Project) -> None:
