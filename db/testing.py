@@ -17,7 +17,8 @@ import os
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from inspect import getsourcefile
+from functools import partial
+from inspect import getsourcefile, isroutine
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,8 +97,19 @@ def recipe(
 
     place = Path(root).resolve() if root is not None else find_root(Path.cwd(), os.environ)
     settings = offline(place, _committed(place))
-    written = [Path(file) for seed in seeds if (file := getsourcefile(seed))]
+    written = [Path(file) for seed in seeds if (file := _source(seed))]
     return Recipe(settings, tuple(seeds), tuple(dict.fromkeys([*written, *sources])))
+
+
+def _source(seed: object) -> str | None:
+    """Return the file that a seed is written in, if there is one."""
+    while isinstance(seed, partial):
+        seed = seed.func
+    written = seed if isroutine(seed) else type(seed)  # which is called
+    try:
+        return getsourcefile(written)
+    except TypeError:  # it is Python's own
+        return None
 
 
 class Picture:

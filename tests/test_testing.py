@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -454,3 +455,19 @@ def test_nothing_is_left_by_processes_that_are_killed(
     assert "11 passed" in done.stdout, done.output
     left = suite.databases()
     assert not [name for name in left if "template" not in name or name.endswith("_new")], left
+
+
+class Seeds:
+    def __call__(self, connection: object) -> None:
+        """Put nothing in."""
+
+
+def test_a_seed_may_be_whatever_can_be_called(tmp_path: Path) -> None:
+    class_, written = Seeds(), Path(__file__)
+    for seed in (partial(partial(seeded, "word"), rows=2), class_, class_.__call__, seeded):
+        assert testing.recipe(tmp_path, [seed]).sources == (written,)
+    assert testing.recipe(tmp_path, [print, partial(print)]).sources == ()
+
+
+def seeded(*_: object, **__: object) -> None:
+    """Put nothing in."""
