@@ -48,14 +48,21 @@ class Gate:
         self._watched = seen.question(pid, everything=False)
         self._stop = threading.Event()
         self._locks: set[tuple[int, str]] = set()
-        self.before = self._look()
+        try:
+            self.before = self._look()
+            self._lock(without)
+        except BaseException:
+            self._conn.close()
+            raise
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _lock(self, without: Collection[int]) -> None:
         self._conn.execute("BEGIN")
         for relation in self.before.relations.values():
             if relation.kind in ("r", "p") and relation.oid not in without:
                 name = sql.Identifier(relation.schema, relation.name)
                 self._conn.execute(sql.SQL(_LOCK).format(name))
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
 
     def end(self) -> Seen:
         """Return what is there now that it is over, with every lock that it was seen to ask for."""

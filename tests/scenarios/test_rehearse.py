@@ -13,20 +13,23 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from db import events, rehearse
 from db.files.plan import Goal
 from db.rehearsal import findings, sizes
 from db.rehearsal.measured import There
+from db.rehearsal.outside import Gate
 from db.rehearsal.run import Rehearsal
 from db.server.connection import Target
 from db.server.ours import Connection
 from db.settings import Settings
 from tests.conftest import MakeCluster, Project, Result
 from tests.scenarios import mixed
+from tests.scenarios.test_engine import wait_for
 from tests.scenarios.test_ours import THEIRS, unqualified
-from tests.servers import Cluster
+from tests.servers import DEPLOY, Cluster
 from tests.test_docs import LOCKS, OUTSIDE, ROOT, TABLE, slug
 
 Event = dict[str, Any]
@@ -551,3 +554,15 @@ def test_a_million_rows_take_as_long_as_was_said(project: Project) -> None:
             assert finding["low_s"] / 2 <= waited[what], (name, waited)
         if "reads" not in finding["blocks"]:
             assert waited["reads"] < waited["writes"], (name, waited)
+
+
+def test_a_gate_that_cannot_lock_leaves_no_connection(project: Project) -> None:
+    url = project.cluster.url(project.database, role=DEPLOY)
+    target = Target(Settings.of(url, project.migrations).parameters, 5)
+    with project.cluster.connect(project.database) as conn:
+        conn.execute("CREATE TABLE t (id int)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege) as kept:
+            Gate(target, conn.info.backend_pid, ())
+        there = "SELECT FROM pg_stat_activity WHERE application_name = 'migrations rehearsal'"
+        wait_for(lambda: not conn.execute(there).fetchall(), 10)
+    assert kept.value.__traceback__ is not None
