@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import re
 import textwrap
+import unicodedata
 from collections.abc import Iterator
 
 WIDTH = 100  # of a line
 _TOOLS = r"type|noqa|pyright|mypy|pyre|ruff|flake8|fmt|yapf|isort|pylint|nosec|pragma|region"
 # What a tool takes for its own word wherever it stands in a comment.
 _DIRECTIVE = re.compile(rf"(?i)#[\s#:]*(?=({_TOOLS})\b)")
+
+# Controls, formats, halves of a character, private ones and spaces.
+_NOT_SEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs")
+# Formats that later editions of Unicode have, tags, and what is no character.
+_NEVER_SEEN = (
+    *(range(0x890, 0x892), range(0x13430, 0x13460), range(0xE0000, 0xE1000)),
+    range(0xFDD0, 0xFDF0),
+)
 
 
 def literal(text: str) -> str:
@@ -26,7 +35,18 @@ def literal(text: str) -> str:
 def _escaped(character: str) -> str:
     if character == "\\":
         return "\\\\"
-    return character if character.isprintable() else ascii(character)[1:-1]
+    return character if _is_seen(character) else ascii(character)[1:-1]
+
+
+def _is_seen(character: str) -> bool:
+    """Return whether a character is seen, and turns no direction: the same on every Python.
+
+    `isprintable` says no of what is newer than the Unicode that a Python has.
+    """
+    number = ord(character)
+    if number & 0xFFFE == 0xFFFE or any(number in block for block in _NEVER_SEEN):
+        return False
+    return character == " " or unicodedata.category(character) not in _NOT_SEEN
 
 
 def comment(text: str, indent: str = "") -> Iterator[str]:
@@ -61,7 +81,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 def _plain(text: str) -> str:
     """Return it on one line, without what is not seen, or turns the direction of what is."""
     words = " ".join(text.split())
-    seen = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in words)
+    seen = "".join(each if _is_seen(each) else "\N{REPLACEMENT CHARACTER}" for each in words)
     return _DIRECTIVE.sub("", seen)
 
 

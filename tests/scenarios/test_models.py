@@ -404,9 +404,20 @@ def test_any_text_is_text_and_formatted(texts: list[str]) -> None:
         assert isinstance(node.body[-1], ast.AnnAssign)
         assert len(node.body) <= 2
         words = "".join((ast.get_docstring(node) or "").split())
-        seen = "".join(c for c in each if c.isprintable() and not c.isspace())
+        seen = "".join(c for c in each if text._is_seen(c) and not c.isspace())
         assert words.replace("\N{REPLACEMENT CHARACTER}", "").startswith(seen[:1])
     assert formatted(source) == source
+
+
+def test_a_text_is_the_same_bytes_on_every_python() -> None:
+    """Whatever edition of Unicode it has: a face of 2022, a format of 2022, a tag, no character."""
+    assert text.literal("\U0001fae8") == '"\U0001fae8"'
+    assert text.literal("\U0001343a\U000e0061\uffff\u202e") == (
+        r'"\U0001343a\U000e0061\uffff\u202e"'
+    )
+    assert list(text.comment("a\U0001fae8b\U0001343ac")) == [
+        "#: a\U0001fae8b\N{REPLACEMENT CHARACTER}c"
+    ]
 
 
 def formatted(source: str) -> str:
