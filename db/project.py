@@ -22,7 +22,7 @@ def find_root(start: Path, environ: Mapping[str, str]) -> Path:
 
 def _upwards(start: Path) -> Iterator[Path]:
     """Yield the folder, and those above it that are as trustworthy as it is."""
-    owner, home = start.stat().st_uid, Path("~").expanduser()
+    owner, home = start.stat().st_uid, home_folder()
     for place in (start, *start.parents):
         above = place.stat()
         # What others may write, they could put a folder of migrations or a .env into.
@@ -32,3 +32,11 @@ def _upwards(start: Path) -> Iterator[Path]:
         yield place
         if (place / ".git").exists():
             return
+
+
+def home_folder() -> Path | None:
+    """Return the home folder. A container's user may have none, being a number without HOME."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None

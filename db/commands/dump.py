@@ -68,7 +68,7 @@ def dump(settings: Settings, screen: Screen, wanted: Wanted) -> None:
     """
     path = wanted.path.resolve()
     shown = settings.shown(wanted.path.absolute())
-    if not wanted.force and _is_anothers(path):
+    if not wanted.force and _is_anothers(path, shown):
         raise FilesError(
             f"{shown} was not written by db.dump, and would be lost. Nothing was written.",
             *keeping(settings, wanted.path),
@@ -137,8 +137,9 @@ def _options(wanted: Wanted) -> list[str]:
     return [*tables, *(["--privileges"] if wanted.privileges else [])]
 
 
-def _is_anothers(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0 and not folder.is_dump(path)
+def _is_anothers(path: Path, shown: str) -> bool:
+    with folder.readable(shown):
+        return path.is_file() and path.stat().st_size > 0 and not folder.is_dump(path)
 
 
 def _refuse_half(progress: dict[str, list[Progress]]) -> None:
@@ -251,8 +252,9 @@ def _not_in_schema(settings: Settings, executed: dict[str, Executed]) -> Iterato
         path = settings.folder / name
         if name == SCHEMA:
             path = settings.schema
-            if not path.is_file() or folder.is_dump(path):
-                continue
+            with folder.readable(settings.shown(path)):
+                if not path.is_file() or folder.is_dump(path):
+                    continue
         for what in _does(path, settings.shown(path)):
             does[what].append(name)
     for what, (said, advice) in _SAID.items():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..errors import FilesError, LedgerError, ScriptError, listed
+from ..errors import LedgerError, ScriptError, listed
 from ..events import Note
 from ..files import folder, plan, renames
 from ..files.folder import Migration
@@ -70,7 +70,8 @@ def stand(
         for m in migrations
         if m.filename in executed and executed[m.filename].checksum is None
     }
-    without = not settings.schema.is_file()
+    with folder.readable(settings.shown(settings.schema)):
+        without = not settings.schema.is_file()
     made = plan.make(migrations, executed, progress, without_schema=without)
     return Survey(book, executed, progress, migrations, made, unchecked)
 
@@ -128,13 +129,11 @@ def survey(
 
 def base_schema(settings: Settings) -> Migration | None:
     """Return the base schema's file, if there is one, under its name in the ledger."""
-    try:
+    shown = settings.shown(settings.schema)
+    with folder.readable(shown):
         if not settings.schema.is_file():
             return None
-    except OSError as error:
-        shown = settings.shown(settings.schema)
-        raise FilesError(f"{shown} cannot be read: {error.strerror}.") from None
-    file = folder.load(settings.schema, settings.shown(settings.schema))
+    file = folder.load(settings.schema, shown)
     return file._replace(filename=SCHEMA)
 
 

@@ -212,12 +212,19 @@ def check_name(name: str, path: Path, shown: str) -> None:
         raise FilesError(f"{shown} is {kind}. Nothing was executed.", _RULE)
 
 
-def load(path: Path, shown: str) -> Migration:
-    """Return the migration of one file, whose name may be anything (the base schema's is)."""
+@contextmanager
+def readable(shown: str) -> Iterator[None]:
+    """Raise `FilesError` for what the system refuses, be it only whether there is a file."""
     try:
-        return Migration(path.name, path, shown, checksum.read(path, shown))
+        yield
     except OSError as error:
         raise FilesError(f"{shown} cannot be read: {error.strerror}.") from None
+
+
+def load(path: Path, shown: str) -> Migration:
+    """Return the migration of one file, whose name may be anything (the base schema's is)."""
+    with readable(shown):
+        return Migration(path.name, path, shown, checksum.read(path, shown))
 
 
 def find(migrations: Sequence[Migration], name: str) -> Migration:

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..errors import ConnectionFailed, SettingsError
+from ..project import home_folder
 from ..server import embedded, postmaster
 from ..server.postmaster import Account, Server
 
@@ -156,8 +157,11 @@ def kept_at(name: str) -> Path:
     if os.geteuid() == 0:
         postmaster.make_home(postmaster.SHARED)
         return postmaster.SHARED / name
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache, _NAME, name)
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache, _NAME, name)
+    if home := home_folder():
+        return home / ".cache" / _NAME / name
+    return Path(tempfile.gettempdir(), f"{_NAME}-{name}-{os.geteuid()}")
 
 
 def in_memory() -> Path | None:

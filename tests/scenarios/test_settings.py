@@ -13,10 +13,12 @@ from psycopg import pq
 
 from db.errors import SettingsError
 from db.fleets import roster
+from db.project import find_root
+from db.scratch import clusters
 from db.server import connection
 from db.settings import NAMES, Settings, of_many, read
 from tests.conftest import MakeCluster, Project
-from tests.servers import Cluster
+from tests.servers import DEPLOY, Cluster
 
 URL = "postgresql://u:s3cret@server.example/app"
 
@@ -464,6 +466,52 @@ def test_what_cannot_be_read_is_a_sentence(project: Project, name: str) -> None:
         assert f"{name} cannot be read: Permission denied." in done.stderr
         assert "Traceback" not in done.stderr
     closed.chmod(0o755)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["closed", "closed/schema.sql"])
+def test_a_base_schema_or_a_dump_that_cannot_be_read_is_a_sentence(
+    project: Project, name: str
+) -> None:
+    (project.folder / "closed").mkdir()
+    (project.folder / "closed" / "schema.sql").write_text("SELECT 1;")
+    project.write("001_t.sql", "CREATE TABLE t (id int);")
+    closed = project.folder / name
+    closed.chmod(0)
+    url = project.cluster.url(project.database, role=DEPLOY)  # the socket is closed as well
+    env = project.environment({"MIGRATIONS_SCHEMA": "closed/schema.sql", "DATABASE_URL": url})
+    for command in (["db.migrate"], ["db.dump"], ["db.dump", "--check"], ["db.status"]):
+        done = subprocess.run(
+            [*AS_OTHERS, Path(sys.executable).parent / "invoke", *command],
+            cwd=project.folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr
+        if command != ["db.status"] or name == "closed":
+            assert done.returncode == 2, done.stderr
+            assert "closed/schema.sql cannot be read: Permission denied." in done.stderr
+    closed.chmod(0o755)
+
+
+def test_a_user_without_a_home_has_a_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose user is a number."""
+
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.setattr("os.geteuid", lambda: 54321)
+    (tmp_path / "migrations").mkdir()
+    assert find_root(tmp_path / "migrations", {}) == tmp_path
+    kept = clusters.kept_at("scratch")
+    assert kept.name.endswith("-scratch-54321")
 
 
 @pytest.mark.long
