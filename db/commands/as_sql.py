@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from psycopg import sql
 
 from ..engine import ledger
+from ..engine.resume import strong
 from ..engine.survey import Survey
 from ..errors import MigrationsError
 from ..events import Connected, Event, Note
@@ -63,7 +64,8 @@ def _transaction(
     script: Script, migration: Migration, found: Survey, settings: Settings
 ) -> Iterator[str]:
     yield _begin(script.modes)
-    yield from _limits(script, settings, "SET LOCAL")
+    yield _lock_timeout(script, settings, "SET LOCAL")
+    yield from _statement_timeout(script, "SET LOCAL")
     for statement in script.leading:
         yield from _sent(script, statement)
     yield _recorded(found, migration, script)
@@ -77,6 +79,7 @@ def _units(
     script: Script, migration: Migration, found: Survey, settings: Settings
 ) -> Iterator[str]:
     finished = {row.unit for row in found.progress.get(migration.filename, ()) if row.finished}
+    own = False  # the file has set a lock_timeout, which holds from there on
     for number, unit in enumerate(script.units()):
         if number in finished:
             yield f"-- statement {number + 1} is executed already\n"
@@ -84,8 +87,12 @@ def _units(
         in_one = unit.transactional and not unit.repeat
         if in_one:
             yield _begin(unit.modes)
+        how = "SET LOCAL" if in_one else "SET"
+        if not own:
+            yield _lock_timeout(script, settings, how, limited=_is_limited(script, unit))
         if unit.transactional:
-            yield from _limits(script, settings, "SET LOCAL" if in_one else "SET")
+            yield from _statement_timeout(script, how)
+        own = own or any(_sets_lock_timeout(script, found) for found in unit.statements)
         yield from _role(settings, "SET ROLE")
         for statement in unit.statements:
             yield from _repeated(script, unit) if unit.repeat else _sent(script, statement)
@@ -106,7 +113,8 @@ def _repeated(script: Script, unit: Unit) -> Iterator[str]:
     yield (
         f"DO $do{tag[1:]}\nDECLARE\n    number bigint;\nBEGIN\n    LOOP\n        EXECUTE {tag}\n"
         f"{text}\n{tag};\n        GET DIAGNOSTICS number = ROW_COUNT;\n        COMMIT;\n"
-        f"        EXIT WHEN number = 0;\n        PERFORM pg_sleep({pause_ms / 1000:g});\n"
+        f"        EXIT WHEN number OPERATOR(pg_catalog.=) 0;\n"
+        f"        PERFORM pg_catalog.pg_sleep({pause_ms / 1000:g});\n"
         f"    END LOOP;\nEND\n$do{tag[1:]};\n"
     )
 
@@ -115,12 +123,26 @@ def _begin(modes: bytes) -> str:
     return f"{' '.join(filter(None, ('BEGIN', modes.decode())))};\n"
 
 
-def _limits(script: Script, settings: Settings, how: str) -> Iterator[str]:
-    own = script.directives
-    lock = settings.lock_timeout_ms if own.lock_timeout_ms is None else own.lock_timeout_ms
-    yield f"{how} lock_timeout = '{lock}ms';\n"
-    if own.statement_timeout_ms is not None:
-        yield f"{how} statement_timeout = '{own.statement_timeout_ms}ms';\n"
+def _lock_timeout(script: Script, settings: Settings, how: str, *, limited: bool = True) -> str:
+    own = script.directives.lock_timeout_ms
+    limit = settings.lock_timeout_ms if own is None else own
+    return f"{how} lock_timeout = '{limit if limited else 0}ms';\n"
+
+
+def _is_limited(script: Script, unit: Unit) -> bool:
+    """Return whether a run lets a unit wait for a lock no longer than that."""
+    first = unit.statements[0]
+    return unit.transactional or strong(first.kind, script.sql(first))
+
+
+def _sets_lock_timeout(script: Script, found: Statement) -> bool:
+    return found.kind == "SET" and b"lock_timeout" in script.sql(found).lower()
+
+
+def _statement_timeout(script: Script, how: str) -> Iterator[str]:
+    limit = script.directives.statement_timeout_ms
+    if limit is not None:
+        yield f"{how} statement_timeout = '{limit}ms';\n"
 
 
 def _role(settings: Settings, how: str) -> Iterator[str]:

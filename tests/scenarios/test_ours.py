@@ -372,7 +372,7 @@ SIGNS = re.compile(
     r"|DISTINCT|USING|NATURAL|COLLATE"
 )
 HARMLESS = re.compile(
-    r"(OPERATOR \( pg_catalog \. \S+|(SET|LOCAL|,) \w+ =|(\(|SELECT) \*|SELECT DISTINCT"
+    r"(OPERATOR \( pg_catalog \. \S+|(SET|LOCAL|DIAGNOSTICS|,) \w+ =|(\(|SELECT) \*|SELECT DISTINCT"
     r"|TABLE x IN)$"
 )
 

@@ -288,6 +288,33 @@ def test_psql_runs_what_plan_shows_as_sql_to_the_same_end(project: Project, bina
         assert conn.execute("SELECT word FROM base ORDER BY id").fetchall() == [("$repeated$",)] * 2
 
 
+def test_the_sql_of_each_unit_waits_for_a_lock_as_long_as_in_a_run(project: Project) -> None:
+    seen = "INSERT INTO seen VALUES (current_setting('lock_timeout'));\n"
+    repeat = "-- migrate: repeat until 0 rows, pause 0ms\n"
+    project.write_schema("CREATE TABLE seen (value text);")
+    project.write(
+        "001_u.sql",
+        f"-- migrate: no-transaction\n{repeat}DELETE FROM seen;\n{seen}VACUUM seen;\n"
+        f"VACUUM FULL seen;\nSET lock_timeout = '3s';\n{seen}VACUUM FULL seen;\n",
+    )
+    done = project.invoke("db.plan", "--sql")
+    assert done.returncode == 0, done.output
+    said = done.stdout[done.stdout.index("001_u.sql") :]
+    lines = [line for line in said.splitlines() if "lock_timeout =" in line or "VACUUM" in line]
+    assert lines == [
+        "SET lock_timeout = '500ms';",  # the batches
+        "SET LOCAL lock_timeout = '500ms';",
+        "SET lock_timeout = '0ms';",
+        "VACUUM seen;",
+        "SET lock_timeout = '500ms';",
+        "VACUUM FULL seen;",
+        "SET LOCAL lock_timeout = '500ms';",
+        "SET lock_timeout = '3s';",
+        "VACUUM FULL seen;",
+    ]
+    assert "EXIT WHEN number OPERATOR(pg_catalog.=) 0" in said
+
+
 def test_sql_of_a_refused_file_is_not_shown(project: Project) -> None:
     project.write("001_v.sql", "VACUUM;")
     done = project.invoke("db.plan", "--sql")
