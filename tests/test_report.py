@@ -536,8 +536,8 @@ Path({str(done)!r}).touch()
 
 
 def test_a_full_disk_does_not_end_the_run() -> None:
-    code = "report = choose(stream=open('/dev/full', 'w'))\nreport.event(CONNECTED)\n"
-    result = run(code + "report.event(CONNECTED)\nprint('went on')")
+    code = "sys.stdout = open('/dev/full', 'w')\nreport = choose()\nreport.event(CONNECTED)\n"
+    result = run(code + "report.event(CONNECTED)\nprint('went on', file=sys.__stdout__)")
     assert (result.returncode, result.stdout) == (0, "went on\n")
 
 

@@ -399,22 +399,6 @@ def test_what_a_block_in_another_language_does_nobody_knows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "empty"),
-    [
-        ("", True),
-        ("-- a\n/* b */;;", True),
-        ("BEGIN;\n-- a\nCOMMIT;", True),
-        ("\\restrict a\n", True),
-        ("-- migrate: no-transaction\n", True),
-        ("SELECT 1", False),
-        ("SET TRANSACTION READ ONLY", False),
-    ],
-)
-def test_a_file_that_does_nothing_is_known(text: str, *, empty: bool) -> None:
-    assert Script(text.encode()).is_empty is empty
-
-
-@pytest.mark.parametrize(
     ("text", "matter"),
     [
         (r"SELECT 'a\'; SELECT 1", True),

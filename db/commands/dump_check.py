@@ -55,7 +55,9 @@ def _refuse_anothers(settings: Settings, path: Path, shown: str) -> Path | None:
             f"{shown} is not there.",
             f"Write it, from a database that has executed the files: {typed(settings, path)}",
         )
-    if not folder.is_dump(path):
+    with folder.readable(shown):
+        written = folder.is_dump(path)
+    if not written:
         raise FilesError(
             f"{shown} was not written by db.dump, so it need not be what the files make.",
             *keeping(settings, path),

@@ -102,28 +102,26 @@ SELECT filename, unit, checksum, finished_at IS NOT NULL, run_by, {}
 FROM {unfinished} ORDER BY filename, unit"""
 
 
-def read(
-    conn: Connection, ledger: Ledger, lock_timeout_ms: int | None = None
-) -> dict[str, Executed]:
+def read(conn: Connection, ledger: Ledger) -> dict[str, Executed]:
     """Return the rows of the ledger, oldest first. Reads only: a missing table has no rows.
 
-    Raise `LedgerError` if a row names no file, and `psycopg.errors.LockNotAvailable` if the table
-    is locked for longer than that.
+    Raise `LedgerError` if a row names no file.
     """
-    return read_both(conn, ledger._replace(unfinished=()), lock_timeout_ms)[0]
+    return read_both(conn, ledger._replace(unfinished=()))[0]
 
 
-def read_progress(
-    conn: Connection, ledger: Ledger, lock_timeout_ms: int | None = None
-) -> dict[str, list[Progress]]:
+def read_progress(conn: Connection, ledger: Ledger) -> dict[str, list[Progress]]:
     """Return the units of unfinished files, in order. Reads only; raise as `read` does."""
-    return read_both(conn, ledger._replace(exists=False), lock_timeout_ms)[1]
+    return read_both(conn, ledger._replace(exists=False))[1]
 
 
 def read_both(
     conn: Connection, ledger: Ledger, lock_timeout_ms: int | None = None
 ) -> tuple[Rows, Units]:
-    """Return what `read` and `read_progress` do, in one round trip."""
+    """Return what `read` and `read_progress` do, in one round trip.
+
+    Raise `psycopg.errors.LockNotAvailable` if a table is locked for longer than that.
+    """
     queries = _reading(ledger)
     results = ours.asks(conn, queries, lock_timeout_ms=lock_timeout_ms) if queries else []
     return _read(ledger, results)

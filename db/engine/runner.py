@@ -33,11 +33,10 @@ from ..server.pipeline import CommandFailed
 from ..settings import Settings
 from . import ledger, place, remedy
 from .account import Account
-from .place import Ledger
 from .recovery import Recovery, interrupted, lost, nothing_known, replicated
 from .sender import Sender
 from .session import Running, Session
-from .survey import Survey, survey
+from .survey import survey
 from .waiting import Patience, mend, patiently, prepare, take_turn
 
 
@@ -65,14 +64,9 @@ class Run(Sender):
         self._sparing = sparing  # with one connection, where that will do
         self._begin = begin  # asked when there is something to execute: it may wait, or raise
         self._files = files  # those of the folder, where they were read for many runs
-        self._settings = settings
         self._goal = goal
-        self._session: Session
-        self._survey: Survey
-        self._ledger: Ledger
-        self._unflushed = False
-        self._recovery = Recovery()
-        self._account = self._accounts(self._recovery)
+        recovery = Recovery()
+        super().__init__(settings, recovery, self._accounts(recovery))
 
     @property
     def executed(self) -> list[str]:

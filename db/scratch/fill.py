@@ -105,18 +105,15 @@ def replay(
     *,
     schema: bool = True,
     among: Collection[str] | None = None,
-    to: str = "",
-) -> list[str]:
+) -> None:
     """Run the base `schema`, if the project has one, and the files, by the engine.
 
-    `among`: of all pending files just these; `to`: up to this one. Return the executed files; raise
-    as `Run.events` does.
+    `among`: of all pending files just these. Raise as `Run.events` does.
     """
     if parted(scratch.settings.ledger)[0]:
         with scratch.target.once("invoke db scratch") as conn:
             make_schema(conn, scratch.settings.ledger)
     chosen = None if among is None else frozenset(among)
-    run = Run(scratch.target, scratch.settings, Goal("db.migrate", schema, to=to, among=chosen))
+    run = Run(scratch.target, scratch.settings, Goal("db.migrate", schema, among=chosen))
     for event in run.events():
         show(event)
-    return run.executed

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, TextIO, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from .json_lines import JsonLines
 from .lines import Lines
@@ -22,17 +22,16 @@ def choose(
     *,
     json: bool = False,
     markdown: bool = False,
-    stream: TextIO | None = None,
     environ: Mapping[str, str] = os.environ,
     names: Collection[str] = (),
 ) -> Report:
-    """Return the report for this stream (stdout unless given) and environment.
+    """Return the report for this environment, on stdout.
 
-    Errors go to stderr; with `json` everything is on the one stream. Close the report in the end.
+    Errors go to stderr; with `json` everything is on stdout. Close the report in the end.
     Commands of these `names` are spelled as the person has typed this one.
     """
     _open_what_is_closed()
-    out = stream or sys.stdout
+    out = sys.stdout
     for each in (out, sys.stderr):
         if isinstance(each, io.TextIOWrapper):
             each.reconfigure(errors="backslashreplace")  # an odd character must not end a run

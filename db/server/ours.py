@@ -83,14 +83,13 @@ def change(
     parameters: Sequence[Any] = (),
     *,
     rows: int | None,
-    lock_timeout_ms: int | None = None,
-) -> int:
-    """Run a statement that writes, and return how many rows it has changed.
+) -> None:
+    """Run a statement that writes so many rows; None: any number.
 
-    Raise `LedgerError` if these are not `rows`, with nothing changed; None takes any number. It
-    runs in the transaction that is open, which is left as failed then, or in one of its own.
+    Raise `LedgerError` if it would be another number, with nothing changed. It runs in the
+    transaction that is open, which is left as failed then, or in one of its own.
     """
-    with transaction(conn, lock_timeout_ms=lock_timeout_ms):
+    with transaction(conn):
         changed = _cursor(conn).execute(query, parameters or None).rowcount
         if rows not in (None, changed):
             raise LedgerError(
@@ -98,7 +97,6 @@ def change(
                 f"where it had to be {rows}. Nothing was changed.",
                 "Look again: invoke db.status",
             )
-        return changed
 
 
 @contextmanager

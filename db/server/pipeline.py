@@ -188,11 +188,6 @@ class Pipeline:
         self._send_sync()
         yield from self._until(lambda: not self._sent)
 
-    def query(self, command: Command) -> Iterator[Arrival | None]:
-        """Run one command outside pipeline mode, by the simple protocol."""
-        self._send_query(command)
-        yield from self._until(lambda: not self._sent)
-
     def copy(self, command: Command) -> Iterator[Arrival | None]:
         """Run a COPY … FROM stdin, streaming its data; leaves pipeline mode for it."""
         yield from self.sync()

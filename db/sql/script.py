@@ -143,11 +143,6 @@ class Script:
         return Directives(**values)
 
     @property
-    def is_empty(self) -> bool:
-        """Whether no statement of the file does anything: it holds comments only."""
-        return all(found.kind in ("BEGIN", "COMMIT") for found in self._commands())
-
-    @property
     def effects(self) -> frozenset[str]:
         """What the file does that a dump of the schema does not hold. Raise as `check()` does."""
         return frozenset(name for s in self._commands() for name in effects.of(self.sql(s), s.kind))

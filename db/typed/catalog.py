@@ -34,7 +34,7 @@ SELECT a.attrelid, a.attname::pg_catalog.text, a.atttypid, a.attnotnull,
              AND k.conkey OPERATOR(pg_catalog.=) ARRAY[a.attnum]),
        (a.atthasdef AND a.attgenerated OPERATOR(pg_catalog.=) '')
            OR a.attidentity OPERATOR(pg_catalog.<>) '' OR t.typdefault IS NOT NULL,
-       a.attgenerated OPERATOR(pg_catalog.<>) '', a.attidentity OPERATOR(pg_catalog.=) 'a',
+       a.attgenerated OPERATOR(pg_catalog.<>) '',
        coalesce(pg_catalog.col_description(a.attrelid, a.attnum), '')
 FROM pg_catalog.pg_attribute AS a
 JOIN pg_catalog.pg_type AS t ON t.oid OPERATOR(pg_catalog.=) a.atttypid
@@ -70,7 +70,6 @@ class Column(NamedTuple):
     filled: bool
     has_default: bool
     generated: bool
-    always: bool  # an identity that an insert has to override
     comment: str
 
 

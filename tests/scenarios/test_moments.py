@@ -646,7 +646,7 @@ def test_a_change_of_another_number_of_rows_changes_nothing(project: Project) ->
     try:
         with pytest.raises(LedgerError, match="2 of its rows were changed where it had to be 1"):
             ours.change(conn, "UPDATE public.a SET n = 2", rows=1)
-        assert ours.change(conn, "DELETE FROM public.a", rows=2) == 2
+        ours.change(conn, "DELETE FROM public.a", rows=2)
     finally:
         conn.close()
 
