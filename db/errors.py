@@ -108,13 +108,16 @@ class ConnectionFailed(MigrationsError):
 
 
 class FilesError(MigrationsError):
-    """The migrations folder or a file in it is not as it must be; nothing ran."""
+    """The migrations folder or a file in it is not as it must be.
+
+    Nothing ran, unless the message says so: a file may become another one while the run goes on.
+    """
 
     exit_code = 2
 
 
 class ScriptError(FilesError):
-    """A place in a file that cannot be run as it is; nothing ran."""
+    """A place in a file that cannot be run as it is."""
 
 
 class Refused(FilesError):
@@ -163,7 +166,10 @@ class FileChanged(FilesError):
 
 
 class LedgerError(MigrationsError):
-    """The database or its ledger is not in a state that can be gone on from; nothing ran."""
+    """The database or its ledger is not in a state that can be gone on from.
+
+    The message says what stands: what was committed before stays.
+    """
 
     exit_code = 2
 
