@@ -21,8 +21,8 @@ from tests.proxy import Proxy
 from tests.scenarios import mixed
 from tests.scenarios import test_batches as batches
 from tests.scenarios.test_engine import agree, many, running, scalar, wait_for
-from tests.scenarios.test_moments import in_the_way
 from tests.scenarios.test_everyday import NODE_LEDGER
+from tests.scenarios.test_moments import in_the_way
 from tests.servers import (
     DEPLOY,
     SUPERUSER,

@@ -278,7 +278,11 @@ def test_the_ledger_may_have_any_name(project: Project, table: str) -> None:
         conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(ODD)))
         conn.execute("CREATE TABLE users (id int)")
     project.write("001_x.sql", "CREATE TABLE x (id int);")
-    project.write("002_y.sql", "-- migrate: no-transaction\nCREATE INDEX CONCURRENTLY i ON x (id);")
+    project.write(
+        "002_y.sql",
+        "-- migrate: no-transaction\nCREATE INDEX CONCURRENTLY i ON x (id);\n"
+        "-- migrate: repeat until 0 rows, pause 0ms\nSELECT 1 WHERE false;\n",
+    )
     project.write("003_z.sql", "CREATE TABLE z (id int);")
     project.write("003_z.down.sql", "DROP TABLE z;")
     env = {"MIGRATIONS_TABLE": table}
