@@ -16,7 +16,7 @@ from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
 from .. import pauses
-from ..errors import ConnectionFailed, one_line
+from ..errors import ConnectionFailed, listed, one_line
 from ..events import Connected, Event, Waiting, placed
 from ..pauses import pause
 from ..settings import Settings
@@ -33,6 +33,7 @@ _PAUSE_S = 0.25
 # What a server says that will take connections later. A ping cannot tell if it has become ready
 # since ("the database system is starting up"), nor that it is full.
 _NOT_NOW = ("the database system is", "too many", "remaining connection slots")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NO_NAME = "a part of the host's name is empty or longer than 63 bytes"
 # A link that swallows packets is noticed within half a minute, on either side of a pooler.
 _KEEPALIVE: dict[str, str | int] = {
@@ -235,6 +236,13 @@ class Target:
 
     def _conninfo(self, **defaults: str | int) -> str:
         parameters: dict[str, str | int] = {**defaults, **self.parameters}
+        # What the environment has in another encoding; Python's error would hold the password.
+        odd = [name for name, value in self.parameters.items() if _SURROGATE.search(value)]
+        if odd:
+            raise ConnectionFailed(
+                f"The connection's {listed(odd)} is not UTF-8, as the environment has it.",
+                "Nothing was executed. Set it in a terminal or a file whose encoding is UTF-8.",
+            )
         return make_conninfo("", **parameters)
 
     def _may_come(self, message: str) -> bool:

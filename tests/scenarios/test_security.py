@@ -19,9 +19,10 @@ import pytest
 from psycopg import sql
 
 from db import migrate
-from db.errors import MigrationsError
+from db.errors import ConnectionFailed, MigrationsError
 from db.events import Event
 from db.server import embedded, postmaster
+from db.server.connection import Target
 from db.settings import from_values
 from tests.conftest import Project
 from tests.proxy import Proxy
@@ -195,6 +196,14 @@ def test_no_error_about_a_bad_url_holds_a_password(tmp_path: Path, url: str) -> 
     quiet(error, repr(error), error.args, error.message, *error.advice, vars(error))
     whole = "".join(traceback.format_exception(error))
     assert HUSH not in whole
+
+
+def test_a_password_in_another_encoding_is_a_sentence_without_it() -> None:
+    there = {"host": "127.0.0.1", "port": "1", "dbname": "d", "password": f"{HUSH}\udce9"}
+    with pytest.raises(ConnectionFailed, match="password is not UTF-8") as caught:
+        Target(there, 0).once("test")
+    assert caught.value.__context__ is None
+    quiet(caught.value, *caught.value.advice)
 
 
 @pytest.mark.parametrize("password", ["n", "public", "the database"])
