@@ -668,10 +668,10 @@ MUTANTS: tuple[Mutant, ...] = (
         (outside("detached_after_all"),),
     ),
     Mutant(
-        RUNNER,
+        RECOVERY,
         "what an interrupted statement outside a transaction leaves is called rolled back",
-        "            cancelled = resume.cancelled(running.script, rows, unit)\n",
-        "",
+        "    return resume.cancelled(running.script, rows, unit), waited",
+        '    return "The running statement was cancelled and rolled back.", waited',
         (outside("interrupt_says"),),
     ),
     Mutant(

@@ -50,13 +50,14 @@ def check(settings: Settings, screen: Screen, path: Path) -> None:
 
 def _refuse_anothers(settings: Settings, path: Path, shown: str) -> Path | None:
     """Refuse what db.dump has not written; return the base schema, if the files build on one."""
-    if not path.is_file():
+    with folder.readable(shown):
+        there = path.is_file()
+        written = there and folder.is_dump(path)
+    if not there:
         raise FilesError(
             f"{shown} is not there.",
             f"Write it, from a database that has executed the files: {typed(settings, path)}",
         )
-    with folder.readable(shown):
-        written = folder.is_dump(path)
     if not written:
         raise FilesError(
             f"{shown} was not written by db.dump, so it need not be what the files make.",

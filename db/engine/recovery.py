@@ -6,7 +6,7 @@ statement that ends its own session would end the next one as well, so it is not
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from typing import cast
 
@@ -16,8 +16,9 @@ from psycopg.pq import ConnStatus
 from ..errors import ConnectionFailed, ConnectionLost, Diagnostic, Interrupted, listed, one_line
 from ..events import Event, Reconnected
 from ..files.folder import Migration
+from ..files.plan import Progress
 from ..server import ours, pooler
-from ..server.pipeline import CommandFailed, LinkLost
+from ..server.pipeline import Command, CommandFailed, LinkLost
 from .session import Running, Session
 
 _LOSSES = 3  # of the connection, without a file getting done in between
@@ -121,6 +122,27 @@ def lost(session: Session, error: psycopg.Error) -> bool:
     conn = session.conn
     gone = isinstance(error, LinkLost) or conn.closed or conn.pgconn.status != ConnStatus.OK
     return bool(gone) or (error.sqlstate or "").startswith(("57P", "08"))
+
+
+def stopped(
+    session: Session, current: Command | None, progress: Mapping[str, Sequence[Progress]]
+) -> tuple[str, str]:
+    """Return what became of the command that ran at an interrupt, and what was committed though.
+
+    The second is a unit of a no-transaction file whose commit may have waited for a standby.
+    """
+    if current is None:  # a pause
+        return "", ""
+    running = cast("Running | None", current.about)
+    if running is None or running.script.directives.transaction:
+        return "The running statement was cancelled and rolled back.", ""
+    from . import resume
+
+    unit = running.unit
+    rows = [row for row in progress.get(running.filename, ()) if row.run_by == session.name]
+    committed = any(row.unit == unit and row.finished for row in rows)
+    waited = f"{running.filename}, statement {unit + 1}" if committed else ""
+    return resume.cancelled(running.script, rows, unit), waited
 
 
 def interrupted(

@@ -33,7 +33,7 @@ from ..server.pipeline import CommandFailed
 from ..settings import Settings
 from . import ledger, place, remedy
 from .account import Account
-from .recovery import Recovery, interrupted, lost, nothing_known, replicated
+from .recovery import Recovery, interrupted, lost, nothing_known, replicated, stopped
 from .sender import Sender
 from .session import Running, Session
 from .survey import survey
@@ -379,8 +379,6 @@ class Run(Sender):
 
     def _interrupted(self, signal_number: int) -> Interrupted:
         """Cancel what runs, and return what stands."""
-        from . import resume
-
         again = f"Go on with: invoke {self._goal.command}"
         under_way = self._account.under_way
         try:
@@ -394,16 +392,7 @@ class Run(Sender):
             return nothing_known(
                 under_way=bool(under_way), signal_number=signal_number, again=again
             )
-        cancelled, waited = "", ""  # of what was running, if anything was
-        if current:
-            cancelled = "The running statement was cancelled and rolled back."
-        running = cast("Running | None", current and current.about)
-        if running and not running.script.directives.transaction:
-            ours, unit = self._session.name, running.unit
-            rows = [row for row in progress.get(running.filename, ()) if row.run_by == ours]
-            cancelled = resume.cancelled(running.script, rows, unit)
-            if any(row.unit == unit and row.finished for row in rows):
-                waited = f"{running.filename}, statement {unit + 1}"
+        cancelled, waited = stopped(self._session, current, progress)
         stands = interrupted(
             self._survey.todo,
             left,

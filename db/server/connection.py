@@ -206,13 +206,13 @@ class Target:
                 refused = error
             # Raised out here: libpq's own error, which may quote the password, is no __context__.
             waited = time.monotonic() - started
-            over = waited + _PAUSE_S >= self.timeout_s
-            if over or not (_is_silent(refused) or self._may_come(str(refused))):
+            left_s = self.timeout_s - waited
+            if left_s <= 0 or not (_is_silent(refused) or self._may_come(str(refused))):
                 raise self.failed(refused, waited)
             if not said:
                 yield Waiting(f"the server of {self.shown}", waited)
                 said = True
-            pause(_PAUSE_S)
+            pause(min(_PAUSE_S, left_s))
 
     def accepts(self) -> Generator[Event, None, bool]:
         """Wait until the server accepts connections; return whether it does within `timeout_s`.

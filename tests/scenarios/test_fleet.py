@@ -359,7 +359,7 @@ def test_others_look_while_a_canary_executes(project: Project, targets: list[str
     project.write("001_a.sql", COUNT.format(1))
     fleet_of = ("db.fleet", "--targets", "targets.txt", "--json")
     assert project.invoke(*fleet_of).returncode == 0
-    behind = (1, 4, 9)
+    behind = (1, 8, 9)  # the first is under way long before the others are begun
     for number in behind:
         with project.cluster.connect(targets[number]) as conn:
             conn.execute("DELETE FROM migrations")

@@ -373,7 +373,7 @@ SIGNS = re.compile(
 )
 HARMLESS = re.compile(
     r"(OPERATOR \( pg_catalog \. \S+|(SET|LOCAL|DIAGNOSTICS|,) \w+ =|(\(|SELECT) \*|SELECT DISTINCT"
-    r"|TABLE x IN)$"
+    r"|TABLE x( , x)? IN)$"
 )
 
 
