@@ -206,8 +206,9 @@ class Target:
                 refused = error
             # Raised out here: libpq's own error, which may quote the password, is no __context__.
             waited = time.monotonic() - started
-            left_s = self.timeout_s - waited
-            if left_s <= 0 or not (_is_silent(refused) or self._may_come(str(refused))):
+            left_s, silent = self.timeout_s - waited, _is_silent(refused)
+            over = left_s <= 0 or (silent and left_s < _SHORTEST_S)  # it would take longer
+            if over or not (silent or self._may_come(str(refused))):
                 raise self.failed(refused, waited)
             if not said:
                 yield Waiting(f"the server of {self.shown}", waited)
