@@ -33,7 +33,8 @@ _FIRST_OF_OTHERS = 16384  # the least number of a type that the server did not c
 # Every table of these names, wherever it is. Before a column stands its type, and a `!` if it must
 # be given a value. `plain`: ours, with nothing attached that would run with our rights. It is asked
 # at the beginning of each run, and planning is most of what it costs: so the rest is asked where it
-# is not plain. `closed`: nobody else may attach anything to it, or put another in its place.
+# is not plain. `closed`: nobody else may attach anything to it, or put another in its place; 10 is
+# the superuser that initdb made, 6171 pg_database_owner.
 FIND = """
 SELECT n.nspname, c.relname, c.oid::pg_catalog.int8, c.relkind::pg_catalog.text,
        pg_catalog.pg_get_userbyid(c.relowner),
