@@ -861,7 +861,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "a block of a file is taken for harmless",
         "    return named or any(word in begin for word in _WIDE) or _may_connect(kind, text)",
         "    return named or any(word in begin for word in _WIDE)",
-        (trust("changes_the_ledger"),),
+        (trust("calls_what_changes"),),
     ),
     Mutant(
         LEDGER,

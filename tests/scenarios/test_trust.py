@@ -104,7 +104,9 @@ def waits(project: Project) -> bool:
 
 def attached(project: Project, mal: str, *statements: str, env: str = "") -> str:
     """Have `mal` execute these between the files 002 and 003 of a run; return what that said."""
-    project.write("002_b.sql", "CREATE TABLE b (id int);\nSELECT pg_sleep(2);\n")
+    # An INSERT, which says all that it does: a SELECT alone would have the next file look.
+    sleep = "INSERT INTO b SELECT 1 FROM pg_sleep(2);"
+    project.write("002_b.sql", f"CREATE TABLE b (id int);\n{sleep}\n")
     project.write("003_c.sql", "CREATE TABLE c (id int);\n")
     process = mixed.start(project, {"MIGRATIONS_TABLE": env} if env else None)
     wait_for(running(project, "pg_sleep"))
@@ -257,6 +259,23 @@ def test_a_file_that_changes_the_ledger_is_rolled_back(
     again = project.invoke("db.migrate-run", env=env)
     assert again.returncode == 0, again.output
     assert scalar(project, "SELECT sum(n) FROM money") == 100
+
+
+@pytest.mark.parametrize("call", ["SELECT wipe();", "DO $$ BEGIN PERFORM wipe(); END $$;"])
+def test_a_file_that_calls_what_changes_the_ledger_is_rolled_back(
+    project: Project, call: str
+) -> None:
+    """Its own text says nothing of the ledger."""
+    wipes = "DELETE FROM migrations WHERE filename < '003'"
+    made = f"CREATE FUNCTION wipe() RETURNS void LANGUAGE sql AS $$ {wipes} $$;\n"
+    project.write("001_a.sql", made)
+    project.write("002_b.sql", "CREATE TABLE b (id int);\n")
+    assert project.invoke("db.migrate-run").returncode == 0
+    project.write("003_c.sql", f"{call}\nINSERT INTO b VALUES (1);\n")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 1, done.output
+    assert "this file changes the ledger itself" in done.stderr
+    assert project.executed() == ["001_a.sql", "002_b.sql"]
 
 
 @pytest.fixture
