@@ -887,8 +887,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         PLACE,
         "a table of another tool is taken for the ledger",
-        "        return not self.why_not(THEIRS, OURS)",
-        '        return self.kind == "r"',
+        "    if found and (why := found.why_not(THEIRS, OURS)):",
+        "    if found and False and (why := found.why_not(THEIRS, OURS)):",
         (main_job("foreign"),),
     ),
     Mutant(
