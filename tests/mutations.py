@@ -836,7 +836,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (trust("between_two_files"),),
     ),
     Mutant(
-        TRANSACTION,
+        PLACE,
         "the ledger may change while it is looked at",
         '    False: "LOCK TABLE {table} IN ROW EXCLUSIVE MODE",',
         '    False: "LOCK TABLE {table} IN ACCESS SHARE MODE",',

@@ -79,7 +79,7 @@ def status(settings: Settings, screen: Screen, *, check: bool) -> None:
 def _schema_entry(conn: Connection, settings: Settings, found: Survey) -> list[Entry]:
     if SCHEMA in found.executed:
         return [Entry(SCHEMA, "executed", found.executed[SCHEMA])]
-    if SCHEMA in found.progress and SCHEMA not in found.plan.named(STRAY):
+    if found.half_schema:
         return [Entry(SCHEMA, "unfinished")]
     loads = not found.executed and base_schema(settings) and place.is_empty(conn, found.ledger)
     return [Entry(SCHEMA, "pending")] if loads else []

@@ -70,9 +70,6 @@ UPDATE {table} SET filename = %s, checksum = %s WHERE filename OPERATOR(pg_catal
 _RENAME_UNITS = """
 UPDATE {unfinished} SET filename = %s WHERE filename OPERATOR(pg_catalog.=) %s"""
 _HOLD = "LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"
-# What was there already was passed over, whosesoever it is: so it is looked at, held still.
-_STILL = "LOCK TABLE {table} IN ROW EXCLUSIVE MODE"
-_BOTH_STILL = "LOCK TABLE {table}, {unfinished} IN ROW EXCLUSIVE MODE"
 # The sequence of the ids: the column's own, or the one that its default names.
 _BEHIND = """
 SELECT s.name, t.highest
@@ -281,8 +278,9 @@ def _made(
     lock_timeout_ms: int | None,
 ) -> Ledger:
     schema, table = ledger.wanted_schema, ledger.table
-    still = _BOTH_STILL if any("{unfinished}" in text for text in wanted) else _STILL
-    statements: list[ours.Query] = [(ledger.compose(text), ()) for text in (*wanted, still)]
+    # What was there already was passed over, whosesoever it is: so it is looked at, held still.
+    held = place.HELD[any("{unfinished}" in text for text in wanted)]
+    statements: list[ours.Query] = [(ledger.compose(text), ()) for text in (*wanted, held)]
     queries = [*first, *locally(lock_timeout_ms), *statements, finding(schema, table)]
     *_, rows = ours.execute(conn, queries, lock_timeout_ms=lock_timeout_ms)
     return chosen(conn, rows, schema, table)._replace(dumped=ledger.dumped)
@@ -311,7 +309,8 @@ def still(ledger: Ledger, *, exposed: bool = False) -> list[ours.Query]:
     if ledger.closed and not exposed:
         return []
     checks = place.untouched(ledger, unfinished=False)
-    return [(ledger.compose(_STILL), ()), *((place.asked(text), params) for text, params in checks)]
+    held: ours.Query = (ledger.compose(place.HELD[False]), ())
+    return [held, *((place.asked(text), params) for text, params in checks)]
 
 
 def hold(conn: Connection, ledger: Ledger) -> None:

@@ -92,6 +92,11 @@ JOIN pg_catalog.pg_roles AS owner ON owner.oid OPERATOR(pg_catalog.=) c.relowner
 JOIN pg_catalog.pg_database AS d
   ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
 WHERE c.oid OPERATOR(pg_catalog.=) %s::pg_catalog.oid"""
+# While it is held, nobody can attach a trigger, a rule or a policy, or put another table there.
+HELD = {
+    False: "LOCK TABLE {table} IN ROW EXCLUSIVE MODE",
+    True: "LOCK TABLE {table}, {unfinished} IN ROW EXCLUSIVE MODE",
+}
 # The division fails unless the table is that role's, if one is named, with nothing attached.
 _UNTOUCHED = """
 SELECT 1 OPERATOR(pg_catalog./) coalesce((

@@ -78,12 +78,17 @@ class Work:
     """One file under way in one session: nothing here decides what is to be done."""
 
     def __init__(
-        self, session: Session, ledger: Ledger, running: Running, rows: int, settle: Settle
+        self,
+        session: Session,
+        ledger: Ledger,
+        running: Running,
+        rows: Callable[[], int],
+        settle: Settle,
     ) -> None:
         self.session = session
         self.ledger = ledger
         self.running = running
-        self.recorded = rows  # of the ledger, by other files
+        self.recorded = rows  # returns how many the ledger has when this file is recorded
         self.settle = settle
         self.rows: dict[int, Row] = {}
         self.state = State(session.server.settings, running)
@@ -174,8 +179,9 @@ class Work:
         texts = ((found.kind, self.running.script.sql(found)) for found in statements)
         if any(transaction.may_touch(self.ledger, *text) for text in texts):
             self.session.exposed = True
+            others = self.recorded() - 1
             yield from transaction.untouched(
-                self.ledger, self.running, rows=self.recorded, unfinished=True
+                self.ledger, self.running, rows=others, unfinished=True
             )
 
     def of(

@@ -46,8 +46,8 @@ class Sender:
             else:
                 for file in files:
                     self._account.sent(file.filename, self._session.author)
-                    rows = self._rows() - 1  # it is recorded in the end
-                    yield from units.execute(self._session, self._ledger, file, rows, self._settle)
+                    session, book = self._session, self._ledger
+                    yield from units.execute(session, book, file, self._rows, self._settle)
                     if file.renews:
                         yield from self._session.renew()
 
@@ -89,9 +89,15 @@ class Sender:
         claim, record = self._claim(running), self._record(running)
         alone = bool(self._session.unguarded)
         turn = transaction.turn(self._ledger, self._survey.executed, running) if alone else ()
-        rows = self._rows()
         return transaction.commands(
-            self._session, running, self._ledger, claim, record, rows=rows, flush=flush, turn=turn
+            self._session,
+            running,
+            self._ledger,
+            claim,
+            record,
+            rows=self._rows,  # asked for by few files, and reckoned from all
+            flush=flush,
+            turn=turn,
         )
 
     def _rows(self) -> int:

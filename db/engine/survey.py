@@ -34,6 +34,14 @@ class Survey(NamedTuple):
         """Return whether nothing has to be written."""
         return not self.todo and not self.unchecked and self.ledger.complete
 
+    @property
+    def half_schema(self) -> bool:
+        """Return whether the base schema is executed in part, and its file is there."""
+        return SCHEMA in self.progress and SCHEMA not in {
+            *self.executed,
+            *self.plan.named(plan.STRAY),
+        }
+
 
 def stand(
     conn: Connection,
@@ -199,7 +207,7 @@ def _without_statements(
 
 def _refuse_half_schema(found: Survey, settings: Settings) -> None:
     """Raise `LedgerError` if the base schema, which is below all files, is executed in part."""
-    if SCHEMA in found.progress and SCHEMA not in {*found.executed, *found.plan.named(plan.STRAY)}:
+    if found.half_schema:
         raise LedgerError(
             f"{settings.shown(settings.schema)} is half done, and the migrations are written for "
             "what it makes. Nothing was executed.",

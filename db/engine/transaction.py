@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 import psycopg
@@ -23,11 +23,6 @@ INSERT INTO {table} (id, filename) OVERRIDING SYSTEM VALUE VALUES (0, $1)
 ON CONFLICT (filename) DO UPDATE SET duration_ms = 1000 OPERATOR(pg_catalog.*) extract(
     epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.now())
 RETURNING duration_ms, 1 OPERATOR(pg_catalog./) (checksum IS NOT NULL)::integer"""
-# While it is held, nobody can attach a trigger, a rule or a policy, or put another table there.
-_HOLD = {
-    False: "LOCK TABLE {table} IN ROW EXCLUSIVE MODE",
-    True: "LOCK TABLE {table}, {unfinished} IN ROW EXCLUSIVE MODE",
-}
 # The division fails where rows are gone.
 _ALL = """
 SELECT 1 OPERATOR(pg_catalog./)
@@ -72,13 +67,13 @@ def commands(
     claim: Command,
     record: Command,
     *,
-    rows: int,
+    rows: Callable[[], int],
     flush: bool,
     turn: Iterable[Command] = (),
 ) -> Iterator[Command]:
     """Yield them in order. `flush`: the commit waits for the disk. `turn`: what takes its turn.
 
-    `rows`: the ledger has at least so many in the end.
+    `rows` returns how many the ledger has at least in the end.
     """
     script, before, touched = running.script, b"", False
     yield from session.opening(running, script.modes, flush=flush)
@@ -106,7 +101,7 @@ def commands(
         yield from session.waiting_commit(running)
     if touched:
         session.exposed = True
-        yield from untouched(book, running, rows=rows)
+        yield from untouched(book, running, rows=rows())
     yield record
     yield Command(b"COMMIT", "commit" if flush else "commit unflushed", running)
     yield Command(b"DISCARD ALL", about=running)
@@ -136,7 +131,7 @@ def trusted(
     What is attached to a table runs with the rights of whoever writes to it.
     """
     if session.exposed or not book.closed:
-        yield Command(book.compose(_HOLD[unfinished]), "claim", running)
+        yield Command(book.compose(place.HELD[unfinished]), "claim", running)
         for text, params in place.untouched(book, unfinished=unfinished):
             values = tuple(value.encode() for value in params)
             yield Command(text.encode(), "trusted", running, values)

@@ -7,7 +7,7 @@ doubt. One that may not is announced first, in a row without finished_at.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from psycopg import sql
 
@@ -23,9 +23,11 @@ from .session import Running, Session, statement
 
 
 def execute(
-    session: Session, ledger: Ledger, running: Running, rows: int, settle: Settle
+    session: Session, ledger: Ledger, running: Running, rows: Callable[[], int], settle: Settle
 ) -> Iterator[Event]:
-    """Execute what is not finished of the file, and record it. `rows`: of the ledger, by others.
+    """Execute what is not finished of the file, and record it.
+
+    `rows` returns how many the ledger has when it is recorded.
 
     Raise `CommandFailed` as the pipeline does, and `LedgerError` if nobody but a person can tell
     whether a statement took effect.
