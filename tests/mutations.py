@@ -54,6 +54,7 @@ OUTSIDE = "db/engine/outside.py"
 PROGRESS = "db/engine/progress.py"
 RESUME = "db/engine/resume.py"
 TARGETS = "db/engine/targets.py"
+TRACES = "db/sql/traces.py"
 TRANSACTION = "db/engine/transaction.py"
 SETTINGS = "db/settings.py"
 URLS = "db/urls.py"
@@ -70,6 +71,10 @@ def ends(names: str) -> str:
 
 def fleet(names: str) -> str:
     return f"scenarios/test_fleet.py -k '{names}'"
+
+
+def in_ledger(names: str) -> str:
+    return f"scenarios/test_ledger.py -k '{names}'"
 
 
 def moments(names: str) -> str:
@@ -239,9 +244,30 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         SESSION,
         "what a file sets for its role or database does not meet the next file",
-        "    running.renews = running.renews or _renews(found.kind, text)\n",
-        "",
+        "        if any(traces.kept for traces in self._met):",
+        "        if self.suspect:",
         (moments("next_session_is_given"),),
+    ),
+    Mutant(
+        SESSION,
+        "what an attempt that failed has left in its session stays for the next one",
+        "        self._met.append(running.traces)",
+        "        _ = running.traces",
+        (in_ledger("failed_attempt"),),
+    ),
+    Mutant(
+        SESSION,
+        "what the functions of a database leave in a session is not looked for",
+        "                ((self._keepers,),) = ours.ask(self.conn, _KEEPERS, [list(KEPT)])",
+        "                self._keepers = False",
+        (in_ledger("leaves_in_its_session"),),
+    ),
+    Mutant(
+        TRACES,
+        "a setting that a file invents stays empty for the next one",
+        '        return b"." in begin',
+        "        return False",
+        (in_ledger("leaves_in_its_session"),),
     ),
     Mutant(
         TRANSACTION,
@@ -845,8 +871,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         TRANSACTION,
         "what a file does to the ledger is not looked at behind it",
-        "        touched |= may_touch(book, found.kind, command.sql)",
-        "        pass",
+        "    if traces.touches:",
+        "    if not running:",
         (trust("changes_the_ledger"),),
     ),
     Mutant(
@@ -857,10 +883,10 @@ MUTANTS: tuple[Mutant, ...] = (
         (trust("changes_the_ledger or takes_its_own_row"),),
     ),
     Mutant(
-        TRANSACTION,
+        TRACES,
         "a block of a file is taken for harmless",
-        "    return named or any(word in begin for word in _WIDE) or _may_connect(kind, text)",
-        "    return named or any(word in begin for word in _WIDE)",
+        "            self.touches = connects or self._named in begin",
+        "            self.touches = self._named in begin",
         (trust("calls_what_changes"),),
     ),
     Mutant(

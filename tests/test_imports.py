@@ -14,7 +14,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "db"
 # From the ground up. A room imports from the floors below its own, or beside it to the left.
 FLOORS = {
     "": ["errors", "events", "durations", "pauses", "urls", "styles", "settings", "project"],
-    "sql": ["checksum", "kinds", "effects", "source", "positions", "lexer", "repeat", "script"],
+    "sql": [
+        *("checksum", "kinds", "effects", "traces"),
+        *("source", "positions", "lexer", "repeat", "script"),
+    ],
     "files": ["folder", "renames", "plan", "new", "lint"],
     "server": [
         "ours",

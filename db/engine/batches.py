@@ -163,7 +163,7 @@ def _batch(
                 yield from work.settled(after, kept)
                 if any(map(any, pace.wrote(kept))):
                     raise _NotSaid("")
-            yield from work.settled(_closing(work, number, found, pace, rows), kept)
+            yield from work.settled(_closing(work, number, pace, rows), kept)
     except _NotSaid:
         session.rollback()
         raise _unsaid(work, found, pace) from None
@@ -177,7 +177,7 @@ def _batch(
 
 
 def _closing(
-    work: Work, number: int, found: Statement, pace: Pace, rows: tuple[bytes | None, ...]
+    work: Work, number: int, pace: Pace, rows: tuple[bytes | None, ...]
 ) -> Iterator[Command]:
     """Yield what ends a batch of so many rows."""
     reaches_out = work.session.server.reaches_out or work.session.may_reach_out
@@ -185,7 +185,7 @@ def _closing(
     if pace.verb == "SELECT" and not reaches_out:
         beside = work.ledger.compose("{unfinished}")
         yield Command(_WROTE.encode(), "wrote", work.running, (beside,))
-    yield from work.untouched([found])
+    yield from work.untouched()
     if rows != (b"0",):
         yield from pace.writes("after")
     yield work.of(STILL, number, "still")

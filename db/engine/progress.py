@@ -174,10 +174,9 @@ class Work:
         """Yield what keeps the tables as they were found, for as long as the transaction lasts."""
         return transaction.trusted(self.session, self.ledger, self.running, unfinished=True)
 
-    def untouched(self, statements: Iterable[Statement]) -> Iterator[Command]:
-        """Yield what fails if these statements of the file have changed the ledger."""
-        texts = ((found.kind, self.running.script.sql(found)) for found in statements)
-        if any(transaction.may_touch(self.ledger, *text) for text in texts):
+    def untouched(self) -> Iterator[Command]:
+        """Yield what fails if what was sent of the file has changed the ledger."""
+        if self.running.traces.touches:
             self.session.exposed = True
             others = self.recorded() - 1
             yield from transaction.untouched(

@@ -39,50 +39,50 @@ class Sender:
 
         running = map(self._running, todo)
         for transactional, group in groupby(running, lambda r: r.script.directives.transaction):
-            files, renewed = iter(group), True
-            if transactional:
-                while renewed:
-                    renewed = yield from self._pipelined(files, todo[-1])
-            else:
-                for file in files:
-                    self._account.sent(file.filename, self._session.author)
-                    session, book = self._session, self._ledger
-                    yield from units.execute(session, book, file, self._rows, self._settle)
-                    if file.renews:
-                        yield from self._session.renew()
+            files, more = iter(group), True
+            while transactional and more:
+                yield from self._session.fresh()
+                more = yield from self._pipelined(files, todo[-1])
+            for file in files:  # without a transaction
+                yield from self._session.fresh()
+                self._sent(file)
+                session, book = self._session, self._ledger
+                yield from units.execute(session, book, file, self._rows, self._settle)
 
     def _pipelined(self, files: Iterable[Running], last: Migration) -> Generator[Event, None, bool]:
-        """Execute files through one pipeline, up to one that changes what a new session is given.
+        """Execute files through one pipeline, up to one that may leave something in its session.
 
-        Return whether there was one, so that a new session has begun.
+        Return whether there was one, and it was not the last of all.
         """
-        session, renews = self._session, False
+        session, more = self._session, False
         with session.pipe.opened():
             session.pipe.send(Command(b"DISCARD ALL"))  # what a pooled connection may hold
             try:
                 for file in files:
-                    self._account.sent(file.filename, session.author)
+                    self._sent(file)
                     flush = self._settings.sync_each or file.migration is last
                     # A suspect may take it along; some engines always wait.
                     flush |= session.server.reaches_out
                     flush |= bool(session.suspect) or not session.may_not_flush
                     yield from self._settle(session.send(self._transaction(file, flush=flush)))
-                    renews = file.renews
-                    if renews:
+                    more = session.may_keep(file) and file.migration is not last
+                    if more:
                         break
             except FilesError:  # of a later file: what was sent before it is executed
                 yield from self._settle(session.pipe.sync())
                 raise
             yield from self._settle(session.pipe.sync())
-        if renews:
-            yield from session.renew()
-        return renews
+        return more
+
+    def _sent(self, file: Running) -> None:
+        self._account.sent(file.filename, self._session.author)
+        self._session.meet(file)
 
     def _running(self, migration: Migration) -> Running:
         script = migration.script()
         if script.checksum != migration.checksum:
             raise FileChanged(migration.shown, "was changed while the run went on")
-        return Running(migration, script)
+        return Running(migration, script, self._ledger.table)
 
     def _transaction(self, running: Running, *, flush: bool) -> Iterator[Command]:
         """Yield everything that is sent for one file."""

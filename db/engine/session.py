@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
@@ -33,6 +32,7 @@ from ..server.ours import Connection
 from ..server.pipeline import TICK_S, Arrival, Command, LinkLost, Pipeline, diagnostic
 from ..server.watch import Guard, author, guard_of, opened
 from ..settings import Settings
+from ..sql.traces import KEPT, Traces
 from . import place
 
 if TYPE_CHECKING:
@@ -55,21 +55,28 @@ SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
 WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
   AND (pg_catalog.starts_with(application_name, %s)
        OR pg_catalog.starts_with(application_name, %s))"""
-
-
-# Settings of a database or a role are given to sessions that begin after that.
-_ALTERS = re.compile(rb"(?i)\balter\s+(?:database|role|user)\b[^;]*\b(?:set|reset)\b")
-_BLOCK = 1 << 16  # bytes of a statement that are looked at
+# Whether a function of the database leaves something in a session, as a file's text would show.
+_KEEPERS = """
+SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_proc AS p
+    JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) p.prolang
+    WHERE p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+      AND NOT l.lanname OPERATOR(pg_catalog.=) ANY ('{c,internal}'::pg_catalog.name[])
+      AND pg_catalog.concat(
+          'set ', pg_catalog.array_to_string(p.proconfig, ' set '), ' ',
+          CASE WHEN p.prosrc OPERATOR(pg_catalog.=) ''
+               THEN pg_catalog.pg_get_functiondef(p.oid) ELSE p.prosrc END)
+          OPERATOR(pg_catalog.~*) ANY (%s::pg_catalog.text[]))"""
 
 
 class Running:
     """A file under way; its script is kept for the position of an error."""
 
-    def __init__(self, migration: Migration, script: Script) -> None:
+    def __init__(self, migration: Migration, script: Script, ledger: str) -> None:
         self.migration = migration
         self.script = script
         self.filename = migration.filename  # its name in the ledger
-        self.renews = False  # it changes what a new session is given: the next file gets one
+        self.traces = Traces(ledger)  # of what was sent of it
         self.duration_ms = 0
         self.unit = 0  # which one is under way, of a no-transaction file
         self.progressed = False  # a batch was committed since it was sent
@@ -85,6 +92,7 @@ class Session:
         self.settings = settings
         self.name = name
         self._tables: list[ours.Row] | None
+        self._keepers: bool | None = None  # functions that leave something in a session; not known
         self._use(conn)
         self.created = False  # the database, just now
         self.guard: Guard | None = None
@@ -111,7 +119,10 @@ class Session:
         if wanted and (self.server.pooled or conn.schemas[:1] != (wanted,)):
             raise _not_first(conn, wanted, self.server)
         self.pipe = Pipeline(conn)
+        if self.server.pooled:  # where a new session is one that others have used
+            self._keepers = False
         self._since = time.monotonic()
+        self._met: list[Traces] = []  # of the files that were sent through it
         conn.add_notice_handler(self._noticed)
 
     def tables(self) -> list[ours.Row] | None:
@@ -119,11 +130,37 @@ class Session:
         tables, self._tables = self._tables, None
         return tables
 
-    def renew(self) -> Generator[Event, None, None]:
-        """Go on in a new session: what a file has set for its role or database is given to those.
+    def meet(self, running: Running) -> None:
+        """Note that a file is being sent, whatever becomes of it."""
+        self._met.append(running.traces)
+
+    def may_keep(self, running: Running) -> bool:
+        """Return whether a file that was sent may have left something in the session."""
+        traces = running.traces
+        return traces.kept or (traces.calls and self._keepers is not False)
+
+    def fresh(self) -> Generator[Event, None, None]:
+        """Go on in a new session if something may be left in this one that is not discarded.
 
         So one run of several files leaves what several runs do. Raise `LinkLost` if there is none.
         """
+        if any(traces.kept for traces in self._met):
+            self._keepers = None  # it may have made one
+            yield from self._renew()
+        elif any(traces.calls for traces in self._met) and self._has_keepers():
+            yield from self._renew()
+
+    def _has_keepers(self) -> bool:
+        if self._keepers is None:
+            try:
+                ((self._keepers,),) = ours.ask(self.conn, _KEEPERS, [list(KEPT)])
+            except psycopg.Error:  # who may not look cannot tell
+                if self.conn.closed:
+                    raise
+                self._keepers = True
+        return bool(self._keepers)
+
+    def _renew(self) -> Generator[Event, None, None]:
         self.conn.close()
         if self.guard and self.server.pooled:
             self.guard.look_away()
@@ -366,12 +403,6 @@ def _not_first(conn: Connection, schema: str, server: Server) -> ConnectionFaile
     )
 
 
-def _renews(kind: str, text: bytes) -> bool:
-    """Return whether a statement changes what a new session begins with, also from a DO block."""
-    begin = text[:_BLOCK]
-    return kind == "LOAD" or (b"alter" in begin.lower() and bool(_ALTERS.search(begin)))
-
-
 @cache  # the same few, for each file
 def _local(name: str, value: str) -> bytes:
     return f"SET LOCAL {name} = ".encode() + sql.Literal(value).as_bytes(None)
@@ -381,6 +412,6 @@ def statement(running: Running, found: Statement) -> Command:
     """Return the command of one of a file's statements, with its data if it is a COPY."""
     script = running.script
     text = script.sql(found)
-    running.renews = running.renews or _renews(found.kind, text)
+    running.traces.look(found.kind, text)
     copy = script.chunks(found.data) if found.data else None
     return Command(text, "statement", running, statement=found, copy=copy)

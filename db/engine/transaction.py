@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
@@ -28,12 +27,6 @@ _ALL = """
 SELECT 1 OPERATOR(pg_catalog./)
     (pg_catalog.count(*) OPERATOR(pg_catalog.>=) $1::pg_catalog.int8)::integer
 FROM {table}"""
-# Words of statements that may be about the ledger without naming it: IN SCHEMA, CASCADE, OWNED BY.
-_WIDE = (b"schema", b"cascade", b"owne")
-# Statements that take nothing away from it, and attach nothing.
-_ADDS = {"INSERT", "COPY FROM STDIN"}
-_BLOCK = 1 << 16  # bytes of a statement that are looked at
-_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 # A file that is alone takes the lock of turns itself; what stood at the survey must stand still. Or
 # else the divisions fail, and nothing has happened.
 _LOCK = "SELECT 1 OPERATOR(pg_catalog./) ({taking})::integer"
@@ -50,11 +43,6 @@ WHERE id OPERATOR(pg_catalog.=) (SELECT pg_catalog.max(id) FROM {table})
 AND pg_catalog.set_config('synchronous_commit', 'local', true) IS NOT NULL"""
 # pg_dump begins each of its files so. What runs for hours may wait for hours; a migration may not.
 _DUMP_HEADER = (b"SET statement_timeout = 0", b"SET lock_timeout = 0")
-# By these a file may install what changes other servers; the rest cannot do it unseen.
-_CONNECTORS = ("CREATE EXTENSION", "CREATE FOREIGN DATA", "CREATE LANGUAGE", "CREATE PROCEDURAL")
-_OPAQUE = {"CALL", "EXECUTE", "SELECT", "WITH", "VALUES", "EXPLAIN", "TABLE"}
-# ... and a DO block that runs what its text does not show, or shows that.
-_IN_A_BLOCK = re.compile(rb"(?i)\b(?:execute|perform|call|select|extension|wrapper|language)\b")
 # For the ledger's sake, which a SET ROLE ends with as well; all the rest goes with the DISCARD ALL
 # behind the COMMIT.
 _OURSELVES = b"SET SESSION AUTHORIZATION DEFAULT"
@@ -75,7 +63,7 @@ def commands(
 
     `rows` returns how many the ledger has at least in the end.
     """
-    script, before, touched = running.script, b"", False
+    script, traces, before = running.script, running.traces, b""
     yield from session.opening(running, script.modes, flush=flush)
     for found in script.leading:
         yield statement(running, found)
@@ -90,8 +78,7 @@ def commands(
         if (before, command.sql) == _DUMP_HEADER:
             yield from session.lock_timeout(running)
         before = command.sql
-        session.may_reach_out |= _may_connect(found.kind, command.sql)
-        touched |= may_touch(book, found.kind, command.sql)
+    session.may_reach_out |= traces.connects
     yield Command(_OURSELVES, about=running)
     if not running.filename.isascii():  # in which the file may have set another encoding
         yield Command(b"SET LOCAL client_encoding = 'UTF8'", about=running)
@@ -99,28 +86,12 @@ def commands(
         yield from session.durable(running)
     elif session.may_reach_out:
         yield from session.waiting_commit(running)
-    if touched:
+    if traces.touches:
         session.exposed = True
         yield from untouched(book, running, rows=rows())
     yield record
     yield Command(b"COMMIT", "commit" if flush else "commit unflushed", running)
     yield Command(b"DISCARD ALL", about=running)
-
-
-def _may_connect(kind: str, text: bytes) -> bool:
-    """Return whether a statement may install what changes other servers."""
-    if kind == "DO":
-        return bool(_IN_A_BLOCK.search(text))
-    return kind in _OPAQUE or kind.startswith(_CONNECTORS)
-
-
-def may_touch(book: Ledger, kind: str, text: bytes) -> bool:
-    """Return whether a statement may change the ledger, or let others attach something to it."""
-    if kind in _ADDS:
-        return False
-    begin, plain = text[:_BLOCK].lower(), _PLAIN.fullmatch(book.table)
-    named = not plain or book.table.encode() in begin
-    return named or any(word in begin for word in _WIDE) or _may_connect(kind, text)
 
 
 def trusted(

@@ -101,7 +101,7 @@ def _inside(work: Work, number: int, unit: Unit) -> Iterator[Event]:
                 *([work.command(b"SET TRANSACTION READ ONLY")] if read_only else ()),
                 *(statement(work.running, s) for s in rest),
                 *work.state.ours(waiting=True),
-                *work.untouched(rest),
+                *work.untouched(),
                 work.of(STILL, number, "still"),
                 Command(b"COMMIT", "unit", work.running),
                 *work.kept(KEEP, number),

@@ -1,0 +1,77 @@
+"""A file's statements -> what they may leave beside what they are written for. Bytes only.
+
+It is read from their texts, so it is what they may do, not what they do: what is done about it must
+be right, if slower, where they do not.
+"""
+
+from __future__ import annotations
+
+import re
+
+# What `DISCARD ALL` does not take away: settings that a role or database gives to new sessions, a
+# setting that somebody has invented (it is empty then, and was NULL), random numbers, connections
+# of dblink. As PostgreSQL reads regular expressions as well, for the functions of a database; each
+# begins with a word, which is what makes them fast here.
+KEPT = (
+    r"""set(?:_config\s*\(\s*(?!'[^'.]*')|seed|\s+(?:local\s+|session\s+)?(?:["\w%]+\s*\.|'))""",
+    r"alter\s+(?:database|role|user)\s[^;]*set\s",
+    r"dblink_connect",
+)
+_KEPT = tuple(re.compile(pattern.encode()) for pattern in KEPT)
+# What defines something calls nothing that sets anything; a query in it may.
+_DEFINES = ("CREATE", "ALTER", "DROP", "COMMENT", "GRANT", "REVOKE", "SET", "RESET", "SHOW")
+_QUERIED = {"CREATE TABLE", "CREATE MATERIALIZED VIEW"}
+
+# By these a file may install what changes other servers; the rest cannot do it unseen.
+_CONNECTORS = ("CREATE EXTENSION", "CREATE FOREIGN DATA", "CREATE LANGUAGE", "CREATE PROCEDURAL")
+_OPAQUE = {"CALL", "EXECUTE", "SELECT", "WITH", "VALUES", "EXPLAIN", "TABLE"}
+# ... and a DO block that runs what its text does not show, or shows that.
+_IN_A_BLOCK = re.compile(rb"\b(?:execute|perform|call|select|extension|wrapper|language)\b")
+
+# Statements that take nothing away from a table that they do not name, and attach nothing.
+_ADDS = {"INSERT", "COPY FROM STDIN"}
+# Words of statements that may be about one without naming it: IN SCHEMA, CASCADE, OWNED BY.
+_WIDE = (b"schema", b"cascade", b"owne")
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
+
+_BLOCK = 1 << 16  # bytes of a statement that are looked at
+
+
+class Traces:
+    """What the statements that were looked at may leave. `table` is the ledger's name."""
+
+    def __init__(self, table: str) -> None:
+        self._named = table.encode() if _PLAIN.fullmatch(table) else b""  # in any statement
+        self.kept = False  # in the session, whatever is discarded in it
+        self.calls = False  # functions whose text is somewhere else
+        self.connects = False  # another server may be changed from now on
+        self.touches = False  # the ledger, or who may attach something to it
+
+    def look(self, kind: str, text: bytes) -> None:
+        """Look at a statement as well."""
+        begin = text[:_BLOCK].lower()
+        self.kept = self.kept or _is_kept(kind, begin)
+        self.calls = self.calls or _may_call(kind, begin)
+        connects = _may_connect(kind, begin)
+        self.connects = self.connects or connects
+        if kind not in _ADDS and not self.touches:
+            self.touches = connects or self._named in begin or any(word in begin for word in _WIDE)
+
+
+def _is_kept(kind: str, begin: bytes) -> bool:
+    """Return whether a statement may leave something in its session."""
+    if kind.startswith(("SET", "RESET")):  # whatever stands between the words
+        return b"." in begin
+    return kind == "LOAD" or any(pattern.search(begin) for pattern in _KEPT)
+
+
+def _may_call(kind: str, begin: bytes) -> bool:
+    """Return whether a statement may call functions that anybody has made."""
+    return not kind.startswith(_DEFINES) or (kind in _QUERIED and b"select" in begin)
+
+
+def _may_connect(kind: str, begin: bytes) -> bool:
+    """Return whether a statement may install what changes other servers."""
+    if kind == "DO":
+        return bool(_IN_A_BLOCK.search(begin))
+    return kind in _OPAQUE or kind.startswith(_CONNECTORS)
