@@ -251,8 +251,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         SESSION,
         "what an attempt that failed has left in its session stays for the next one",
-        "        self._met.append(running.traces)",
-        "        _ = running.traces",
+        "            self._met.append(running.traces)",
+        "            _ = running.traces",
         (in_ledger("failed_attempt"),),
     ),
     Mutant(
@@ -507,9 +507,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         SESSION,
         "behind a pooler the onlooker keeps its run out",
-        "        if self.guard and self.server.pooled:",
-        "        if False:",
-        (ends("onlooker"),),
+        "        if not self.server.pooled:\n            self._met",
+        "        if self.server:\n            self._met",
+        (ends("behind_a_pool_no_new"),),
     ),
     Mutant(
         PIPELINE,

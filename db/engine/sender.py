@@ -65,7 +65,7 @@ class Sender:
                     flush |= session.server.reaches_out
                     flush |= bool(session.suspect) or not session.may_not_flush
                     yield from self._settle(session.send(self._transaction(file, flush=flush)))
-                    more = session.may_keep(file) and file.migration is not last
+                    more = session.may_keep() and file.migration is not last
                     if more:
                         break
             except FilesError:  # of a later file: what was sent before it is executed

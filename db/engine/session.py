@@ -119,8 +119,6 @@ class Session:
         if wanted and (self.server.pooled or conn.schemas[:1] != (wanted,)):
             raise _not_first(conn, wanted, self.server)
         self.pipe = Pipeline(conn)
-        if self.server.pooled:  # where a new session is one that others have used
-            self._keepers = False
         self._since = time.monotonic()
         self._met: list[Traces] = []  # of the files that were sent through it
         conn.add_notice_handler(self._noticed)
@@ -131,13 +129,16 @@ class Session:
         return tables
 
     def meet(self, running: Running) -> None:
-        """Note that a file is being sent, whatever becomes of it."""
-        self._met.append(running.traces)
+        """Note that a file is being sent, whatever becomes of it.
 
-    def may_keep(self, running: Running) -> bool:
-        """Return whether a file that was sent may have left something in the session."""
-        traces = running.traces
-        return traces.kept or (traces.calls and self._keepers is not False)
+        Not behind a pooler: what it would give for a new session, others have used.
+        """
+        if not self.server.pooled:
+            self._met.append(running.traces)
+
+    def may_keep(self) -> bool:
+        """Return whether the file that was sent last may have left something in the session."""
+        return any(t.kept or (t.calls and self._keepers is not False) for t in self._met[-1:])
 
     def fresh(self) -> Generator[Event, None, None]:
         """Go on in a new session if something may be left in this one that is not discarded.
@@ -162,8 +163,6 @@ class Session:
 
     def _renew(self) -> Generator[Event, None, None]:
         self.conn.close()
-        if self.guard and self.server.pooled:
-            self.guard.look_away()
         try:
             self._use((yield from self.target.connect(self.name)))
         except ConnectionFailed as error:

@@ -291,24 +291,6 @@ class Guard:
         if self._watching and not (self._thread and self._thread.is_alive()):
             self._watching.close()
 
-    def look_away(self) -> None:
-        """Give up the connection that looks on; the next look makes another one.
-
-        Behind a pooler it may be waiting for the server's connection that the run needs next.
-        """
-        if self._watching is None:
-            return
-        with (
-            suppress(OSError, psycopg.Error),
-            socket.fromfd(self._watching.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as link,
-        ):
-            link.shutdown(socket.SHUT_RDWR)  # which wakes the thread; closing it would not
-        if self._thread is not None:
-            self._thread.join(1)
-        if self._thread is None or not self._thread.is_alive():
-            self._watching.close()
-        self._watching = self._thread = None
-
     def _noticed(self, said: psycopg.errors.Diagnostic) -> None:
         self._crashed |= said.sqlstate == "57P02"
 

@@ -34,7 +34,8 @@ _ADDS = {"INSERT", "COPY FROM STDIN"}
 _WIDE = (b"schema", b"cascade", b"owne")
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 
-_BLOCK = 1 << 16  # bytes of a statement that are looked at
+# Bytes of a statement that are looked at: of rows that are written down, the first tell enough.
+_LOOKED_AT, _OF_ROWS = 1 << 20, 1 << 12
 
 
 class Traces:
@@ -49,7 +50,7 @@ class Traces:
 
     def look(self, kind: str, text: bytes) -> None:
         """Look at a statement as well."""
-        begin = text[:_BLOCK].lower()
+        begin = text[: _OF_ROWS if kind in _ADDS else _LOOKED_AT].lower()
         self.kept = self.kept or _is_kept(kind, begin)
         self.calls = self.calls or _may_call(kind, begin)
         connects = _may_connect(kind, begin)

@@ -529,10 +529,8 @@ def test_a_pool_that_is_far_away_is_not_taken_for_a_small_one(own: Project) -> N
 
 
 @pytest.mark.parametrize(("guard", "size"), [("on", 2), ("off", 1)])
-def test_a_run_that_connects_anew_is_not_kept_out_by_its_own_onlooker(
-    own: Project, guard: str, size: int
-) -> None:
-    """In session mode who waits gets the server's connection that is given back, and keeps it."""
+def test_behind_a_pool_no_new_session_is_waited_for(own: Project, guard: str, size: int) -> None:
+    """Who waits there may be the run's own connection that looks on: it gets what is given back."""
     setting = f"ALTER DATABASE {own.database} SET work_mem = '5MB';\n"
     own.write("001_t1.sql", f"SELECT pg_sleep(1.5);\n{setting}")
     own.write("002_t2.sql", "CREATE TABLE t2 AS SELECT current_setting('work_mem') AS w;\n")
