@@ -30,6 +30,7 @@ WATCH = "db/server/watch.py"
 AHEAD = "db/server/ahead.py"
 PIPELINE = "db/server/pipeline.py"
 CONNECTION = "db/server/connection.py"
+DESCRIBED = "db/server/described.py"
 PLAN = "db/files/plan.py"
 ROLLBACK = "db/engine/rollback.py"
 SURVEY = "db/engine/survey.py"
@@ -1078,7 +1079,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (faults("no_free_connection"),),
     ),
     Mutant(
-        CONNECTION,
+        DESCRIBED,
         "a standby is written to",
         "    if standby and writing:",
         "    if False:",

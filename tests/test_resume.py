@@ -11,7 +11,7 @@ from db.engine.resume import CREATE, DETACH, DROP, REINDEX, Facts, Index, Left, 
 from db.errors import ScriptError
 from db.events import Connected
 from db.files.plan import Progress
-from db.server.connection import Server
+from db.server.described import Server
 from db.settings import from_values
 from db.sql.script import Script
 

@@ -15,7 +15,7 @@ from db.files.plan import Goal
 from db.rehearsal.stage import Stage
 from db.scratch.database import database
 from db.scratch.fill import copy
-from db.server import connection
+from db.server import connection, described
 from db.settings import Settings
 
 from ..case import Case, Column, Program, Sample, Samples, Target
@@ -60,7 +60,7 @@ def _once(settings: Settings, _: int) -> Sample:
     with ExitStack() as stack:
         target = stack.enter_context(connection.target(settings))
         conn = stack.enter_context(target.once("bench"))
-        with read_only(conn, connection.describe(conn, writing=False)):
+        with read_only(conn, described.describe(conn, writing=False)):
             found = survey(conn, settings, goal)
             scratch = stack.enter_context(database(settings, conn))
             marks.append(time.perf_counter())

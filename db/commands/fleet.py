@@ -29,7 +29,7 @@ from ..files.plan import SCHEMA, STRAY, Goal, Plan
 from ..fleets import ledgers, roster, tally
 from ..fleets.crew import MOST, Act, Begin, Crew, Limits, Show
 from ..fleets.roster import Member, Of
-from ..server import connection
+from ..server import connection, described
 from ..settings import Settings
 from .opened import Cell, Listener, Screen, drive, explained, read_only
 
@@ -70,7 +70,7 @@ def members(
     settings = base()
     with connection.target(settings) as target:
         with drive(target.connect("migrations fleet"), screen) as conn:
-            screen.event(connection.describe(conn, writing=False).connected)
+            screen.event(described.describe(conn, writing=False).connected)
             if source.targets_from:
                 found = roster.of_query(source.targets_from, conn, target, settings, of)
             else:
@@ -238,7 +238,7 @@ def _stands(member: Member, files: tuple[Migration, ...], screen: Screen) -> Sta
         explained("Nothing was read."),
         drive(member.target.connect("invoke db.fleet"), screen) as conn,
     ):
-        server = connection.describe(conn, writing=False)
+        server = described.describe(conn, writing=False)
         with read_only(conn, server):
             found = stand(conn, member.settings, files=files)
     return _standing(member, found.plan, found.executed)

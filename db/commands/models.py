@@ -10,7 +10,7 @@ from ..errors import CheckFailed, FilesError, SettingsError, counted
 from ..events import Note
 from ..scratch import files
 from ..scratch.database import database
-from ..server import connection
+from ..server import described
 from ..server.ours import Connection
 from ..settings import Settings
 from ..typed import catalog, module
@@ -33,7 +33,7 @@ def text(settings: Settings, screen: Screen, *, live: bool = False) -> str:
         screen.event(Note(f"what the files make of a disposable database ({scratch.shown})"))
         files.run(scratch)
         with explained("Nothing was written."), scratch.target.once("invoke db.models") as conn:
-            connection.describe(conn, writing=False)  # which knows the search_path
+            described.describe(conn, writing=False)  # which knows the search_path
             return _written(conn, scratch.settings)
 
 

@@ -13,8 +13,9 @@ from ..engine import ledger
 from ..engine.survey import Survey, stand
 from ..errors import LedgerError, MigrationsError, one_line
 from ..events import Event
-from ..server import connection, ours
-from ..server.connection import Server, Target
+from ..server import connection, described, ours
+from ..server.connection import Target
+from ..server.described import Server
 from ..server.ours import Connection
 from ..server.watch import Guard
 from ..settings import Settings
@@ -89,7 +90,7 @@ def connected(
             lambda error: _about_the_ledger(error, conn, settings),
         ),
     ):
-        server = connection.describe(conn, writing=writing)
+        server = described.describe(conn, writing=writing)
         screen.event(server.connected)
         yield target, conn, server
 

@@ -13,7 +13,7 @@ from ..errors import FilesError, LedgerError, listed, refuse
 from ..events import Note, Planned
 from ..files.plan import Goal
 from ..server import ours
-from ..server.connection import Server
+from ..server.described import Server
 from ..server.ours import Connection
 from ..settings import Settings
 from ..sql.lexer import Statement

@@ -15,7 +15,7 @@ from ..files.plan import Goal
 from ..rehearsal.stage import LASTS, Outcome, Stage
 from ..scratch.database import Scratch, database
 from ..scratch.fill import copy, replay
-from ..server.connection import describe
+from ..server.described import describe
 from ..server.ours import Connection
 from ..settings import Settings
 from .opened import Screen, connected, read_only

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..errors import FilesError
 from ..files.plan import Progress
-from ..server.connection import Server
+from ..server.described import Server
 from ..server.ours import Connection
 from ..settings import Settings
 from ..sql.script import Script

@@ -16,7 +16,7 @@ from ..sql.script import Script, Unit
 from .resume import strong
 
 if TYPE_CHECKING:
-    from ..server.connection import Server
+    from ..server.described import Server
 
 _DIRECT = "Connect to the server directly for this file: past the pooler, or to its port."
 _KINDS = frozenset({"SET", "RESET", "LISTEN", "UNLISTEN", "PREPARE", "EXECUTE", "DEALLOCATE",

@@ -18,16 +18,8 @@ from ..files.folder import Migration
 from ..pauses import pause
 from ..server import ours, pooler
 from ..server.ahead import Ahead
-from ..server.connection import (
-    CITUS,
-    PREFIX,
-    REACHES_OUT,
-    VANISHED,
-    Server,
-    StandbyFound,
-    Target,
-    describe_and_ask,
-)
+from ..server.connection import PREFIX, Target
+from ..server.described import CITUS, REACHES_OUT, VANISHED, Server, StandbyFound, describe_and_ask
 from ..server.ours import Connection
 from ..server.pipeline import TICK_S, Arrival, Command, LinkLost, Pipeline, diagnostic
 from ..server.watch import Guard, author, guard_of, opened

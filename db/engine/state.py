@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..server import ours
-from ..server.connection import VANISHED
+from ..server.described import VANISHED
 from ..server.pipeline import Command
 
 BEGIN = ours.WRITING

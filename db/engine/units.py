@@ -13,7 +13,7 @@ from psycopg import sql
 
 from ..errors import LedgerError, counted
 from ..events import Event
-from ..server.connection import VANISHED
+from ..server.described import VANISHED
 from ..server.pipeline import Command, CommandFailed
 from ..sql.script import Unit
 from . import batches, outside

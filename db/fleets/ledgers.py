@@ -16,7 +16,7 @@ from ..engine import ledger, place
 from ..engine.ledger import Rows, Units
 from ..engine.place import Ledger
 from ..errors import LedgerError, MigrationsError
-from ..server import connection, ours
+from ..server import described, ours
 from ..server.ours import Connection
 from .roster import Member
 
@@ -42,7 +42,7 @@ def read(members: Sequence[Member], *, writing: bool) -> Iterator[Seen]:
         return
     try:
         with members[0].target.once("migrations fleet") as conn:
-            server = connection.describe(conn, writing=writing)
+            server = described.describe(conn, writing=writing)
             # An engine without lock_timeout waits for whatever is locked, and so does a pool.
             if "lock_timeout" in server.settings and not server.pooled:
                 yield from _read(conn, members)

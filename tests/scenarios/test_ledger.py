@@ -12,7 +12,8 @@ from db.engine.place import Ledger
 from db.engine.runner import Run
 from db.events import Note
 from db.files.plan import Goal
-from db.server.connection import Target, describe
+from db.server.connection import Target
+from db.server.described import describe
 from db.settings import from_values
 from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy

@@ -21,7 +21,7 @@ from db.events import Applied, Event
 from db.scratch import clusters, fill, roles
 from db.scratch.database import PREFIX
 from db.scratch.database import database as disposable
-from db.server import connection
+from db.server import connection, described
 from db.server.ours import Connection
 from db.settings import Settings, read
 from tests.conftest import ROOT, Project
@@ -63,7 +63,7 @@ def settings(url: str, folder: Path, scratch: str = "") -> Settings:
 @contextmanager
 def reading(chosen: Settings) -> Iterator[tuple[connection.Target, Connection]]:
     with connection.target(chosen) as target, target.once("test") as conn:
-        server = connection.describe(conn, writing=False)
+        server = described.describe(conn, writing=False)
         with read_only(conn, server):
             yield target, conn
 
