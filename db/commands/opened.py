@@ -13,7 +13,7 @@ from ..engine import ledger
 from ..engine.survey import Survey, stand
 from ..errors import LedgerError, MigrationsError, one_line
 from ..events import Event
-from ..server import connection, described, ours
+from ..server import connection, described, ours, pooler
 from ..server.connection import Target
 from ..server.described import Server
 from ..server.ours import Connection
@@ -112,8 +112,9 @@ def explained(
         said = one_line(error.diag.message_primary or str(error))
         code = f" ({error.sqlstate})" if error.sqlstate else ""
         locked = isinstance(error, psycopg.errors.LockNotAvailable)
-        advice = [state, "Another session has locked the ledger; try again."] if locked else [state]
-        raise LedgerError(f"{said}{code}", *advice, *more(error)) from None
+        busy = ["Another session has locked the ledger; try again."] if locked else []
+        none = pooler.NONE_FREE if pooler.had_none(error) else ()
+        raise LedgerError(f"{said}{code}", state, *busy, *none, *more(error)) from None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from ..errors import ConnectionFailed, listed, one_line
 from ..events import Event, Waiting, placed
 from ..pauses import pause
 from ..settings import Settings
-from . import ours
+from . import ours, pooler
 from .ahead import Ahead
 from .ours import Connection
 
@@ -215,6 +215,8 @@ class Target:
         for_long = f" (waited {waited:.0f} s)" if waited >= 1 else ""
         check = f" Check {self.origin}." if self.origin else ""
         advice = [f"Nothing was executed.{check}"]
+        if pooler.had_none(error):
+            advice = ["Nothing was executed.", *pooler.NONE_FREE]
         if f'database "{self.parameters.get("dbname")}" does not exist' in said:
             advice.append("If it is still to be made: invoke db.create, or invoke db.migrate")
         if self.schema and "startup parameter" in said:  # so PgBouncer says it

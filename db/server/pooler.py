@@ -30,6 +30,11 @@ TOO_SMALL = (
     "take turns. A run needs two, and a third to look on: default_pool_size = 3 or more"
 )
 
+NONE_FREE = (
+    "The pool had no connection free in that time.",
+    "Who has them: SHOW CLIENTS; on PgBouncer's console. How many: default_pool_size.",
+)
+
 
 def is_between(conn: Connection) -> bool:
     """Return whether the process that was named at the beginning is none of the server's."""

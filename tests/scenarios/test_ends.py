@@ -528,6 +528,22 @@ def test_a_pool_that_is_far_away_is_not_taken_for_a_small_one(own: Project) -> N
     assert len(own.executed()) == 2
 
 
+@pytest.mark.parametrize("command", ["db.status", "db.migrate-run"])
+def test_a_pool_that_is_taken_is_no_wrong_address(own: Project, command: str) -> None:
+    own.write("001_t1.sql", "CREATE TABLE t1 (id int);\n")
+    limits = {"query_wait_timeout": "2"}
+    pooler = PgBouncer(own.cluster, pool_size=1, settings=limits)
+    try:
+        with psycopg.connect(pooler.url(own.database)) as conn:
+            conn.execute("SELECT 1")
+            done = own.invoke(command, env={"DATABASE_URL": pooler.url(own.database)})
+    finally:
+        pooler.remove()
+    assert done.returncode == 2, done.output
+    assert "default_pool_size" in done.stderr
+    assert "DATABASE_URL" not in done.stderr
+
+
 @pytest.mark.parametrize(("guard", "size"), [("on", 2), ("off", 1)])
 def test_behind_a_pool_no_new_session_is_waited_for(own: Project, guard: str, size: int) -> None:
     """Who waits there may be the run's own connection that looks on: it gets what is given back."""
