@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 
 # What `DISCARD ALL` does not take away: settings that a role or database gives to new sessions, a
-# setting that somebody has invented (it is empty then, and was NULL), random numbers, connections
-# of dblink. As PostgreSQL reads regular expressions as well, for the functions of a database; each
-# begins with a word, which is what makes them fast here.
-KEPT = (
-    r"""set(?:_config\s*\(\s*(?!'[^'.]*')|seed|\s+(?:local\s+|session\s+)?(?:["\w%]+\s*\.|'))""",
-    r"alter\s+(?:database|role|user)\s[^;]*set\s",
-    r"dblink_connect",
+# setting that somebody has invented (it is empty then, and was NULL), a library, random numbers,
+# connections of dblink. As PostgreSQL reads regular expressions as well, for the functions of a
+# database; each begins with a word, which is what makes them fast here.
+_SETS = (
+    r"set(?:_config\s*\(\s*(?!'[^'.]*'\s*[,:])"  # of a name that may have a dot
+    r"""|\s+(?:local\s+|session\s+)?(?:["\w%]+\s*\.|')"""  # likewise, or put together
+    r"|seed)"
 )
+_CHANGES = r"alter\s+(?:extension|(?:database|role|user)\s[^;]*set)\s"
+KEPT = (_SETS, _CHANGES, r"create\s+extension\s", r"load\s+'", "dblink_connect")
 _KEPT = tuple(re.compile(pattern.encode()) for pattern in KEPT)
 # What defines something calls nothing that sets anything; a query in it may.
 _DEFINES = ("CREATE", "ALTER", "DROP", "COMMENT", "GRANT", "REVOKE", "SET", "RESET", "SHOW")

@@ -367,7 +367,7 @@ LEAVES = {
     "SET LOCAL": ("", "SET /* of this file */ LOCAL \"app\" . x = '1';\n"),
     "RESET": ("", "RESET app.x;\n"),
     "set_config": ("", "SELECT pg_catalog.set_config ( 'app.x', '1', true);\n"),
-    "set_config of a name": ("", "SELECT set_config('app.' || 'x', '1', true);\n"),
+    "set_config of a name": ("", "SELECT set_config('app' || '.x', '1', true);\n"),
     "a block": ("", "DO $$ BEGIN EXECUTE format('SET LOCAL %I.%I = 1', 'app', 'x'); END $$;\n"),
     "without a transaction": ("", f"{OUTSIDE}SET app.x = '1';\n"),
     "a function": (FUNCTION.format("text", f"plpgsql {SETS}"), "SELECT leave();\n"),
@@ -409,6 +409,15 @@ def test_what_a_file_leaves_in_its_session_the_next_does_not_see(
     seen = value(other, "SELECT a FROM seen")
     assert seen == ("1" if "ALTER" in before else None)
     assert value(project, "SELECT a FROM seen") == seen
+
+
+def test_the_library_of_an_extension_is_not_there_for_the_next_file(project: Project) -> None:
+    """It declares settings; where it is not loaded nobody has heard of them."""
+    project.write("001_trgm.sql", "CREATE EXTENSION pg_trgm;\nSELECT 'a' % 'b';\n")
+    limit = "current_setting('pg_trgm.similarity_threshold', true)"
+    project.write("002_seen.sql", f"CREATE TABLE seen AS SELECT {limit} AS a;\n")
+    assert project.invoke("db.migrate-run").returncode == 0
+    assert value(project, "SELECT a FROM seen") is None
 
 
 def test_numbers_are_as_random_as_in_a_session_of_their_own(project: Project) -> None:

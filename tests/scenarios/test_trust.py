@@ -102,7 +102,9 @@ def waits(project: Project) -> bool:
     return bool(scalar(project, query))
 
 
-def attached(project: Project, mal: str, *statements: str, env: str = "") -> str:
+def attached(
+    project: Project, mal: str, *statements: str, env: str = "", codes: tuple[int, ...] = (2,)
+) -> str:
     """Have `mal` execute these between the files 002 and 003 of a run; return what that said."""
     # An INSERT, which says all that it does: a SELECT alone would have the next file look.
     sleep = "INSERT INTO b SELECT 1 FROM pg_sleep(2);"
@@ -114,7 +116,7 @@ def attached(project: Project, mal: str, *statements: str, env: str = "") -> str
         conn.execute(f"SET SESSION AUTHORIZATION {mal}".encode())
         conn.execute(";".join(statements).encode())  # one transaction
     said = mixed.ended(process)
-    assert process.returncode == 2, said
+    assert process.returncode in codes, said
     held(project, mal)
     return said
 
@@ -149,7 +151,7 @@ def test_a_trigger_that_comes_between_two_files_is_not_fired(
 
 
 def test_a_trigger_of_a_temporary_function_is_not_fired_either(project: Project, mal: str) -> None:
-    """It goes with its session, so that nobody finds it afterwards."""
+    """It goes with its session, so that nobody finds it afterwards, or not even then."""
     assert project.invoke("db.migrate-run").returncode == 0
     execute(project, f"GRANT ALL ON migrations TO {mal}")
     # Behind it the run knows what functions there are, and sends 003 while 002 is executed.
@@ -159,10 +161,13 @@ def test_a_trigger_of_a_temporary_function_is_not_fired_either(project: Project,
         mal,
         FUNCTION.replace("{0}.f", "pg_temp.f").format(mal),
         TRIGGER.replace("{0}.f", "pg_temp.f").format(mal, "public.migrations"),
+        codes=(0, 2),
     )
-    assert "attached to the ledger while files ran" in said or "has triggers" in said
-    assert project.executed() == ["001_a.sql", "002_b.sql"]
-    assert project.invoke("db.migrate-run").returncode == 0
+    if "3 files executed" not in said:  # it was there when 003 was to be claimed
+        assert "attached to the ledger while files ran" in said or "has triggers" in said
+        assert project.executed() == ["001_a.sql", "002_b.sql"]
+        assert project.invoke("db.migrate-run").returncode == 0
+    assert project.executed() == ["001_a.sql", "002_b.sql", "003_c.sql"]
 
 
 def test_another_table_that_the_owner_of_its_schema_puts_there_is_no_ledger(
