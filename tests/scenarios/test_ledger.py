@@ -420,6 +420,15 @@ def test_the_library_of_an_extension_is_not_there_for_the_next_file(project: Pro
     assert value(project, "SELECT a FROM seen") is None
 
 
+def test_a_connection_of_dblink_is_not_there_for_the_next_file(project: Project) -> None:
+    project.write("001_dblink.sql", "CREATE EXTENSION dblink;\n")
+    url = project.cluster.url(project.database)
+    for name in ("002_one", "003_two"):
+        project.write(f"{name}.sql", f"SELECT dblink_connect('c', '{url}');\n")
+    done = project.invoke("db.migrate-run")
+    assert done.returncode == 0, done.output
+
+
 def test_numbers_are_as_random_as_in_a_session_of_their_own(project: Project) -> None:
     project.write("001_seed.sql", "SELECT setseed(0.5);\n")
     project.write("002_seen.sql", "CREATE TABLE seen AS SELECT random() AS r;\n")
