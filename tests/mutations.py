@@ -19,6 +19,7 @@ class Mutant(NamedTuple):
 
 
 SESSION = "db/engine/session.py"
+FRAME = "db/engine/frame.py"
 RUNNER = "db/engine/runner.py"
 SENDER = "db/engine/sender.py"
 ACCOUNT = "db/engine/account.py"
@@ -186,46 +187,46 @@ MUTANTS: tuple[Mutant, ...] = (
         (moments("many_notices"),),
     ),
     Mutant(
-        SESSION,
+        FRAME,
         "no file has a lock_timeout",
         "str(general if own is None else own)",
         '"0"',
         (engine("queue_the_application or timeouts_of_one"),),
     ),
     Mutant(
-        SESSION,
+        FRAME,
         "the directive lock-timeout is not heeded",
         "str(general if own is None else own)",
         "str(general)",
         (engine("timeouts_of_one"),),
     ),
     Mutant(
-        SESSION,
+        FRAME,
         "the directive statement-timeout is not heeded",
-        "        if directives.statement_timeout_ms is not None:",
-        "        if False:",
+        "    if directives.statement_timeout_ms is not None:",
+        "    if False:",
         (engine("timeouts_of_one"),),
     ),
     Mutant(
-        SESSION,
+        FRAME,
         "the server is not told to look for its client",
-        "        for name, value in VANISHED.items():\n"
-        "            yield from self._known(name, value, running)\n",
+        "    for name, value in VANISHED.items():\n"
+        "        yield from _known(session, name, value, running)\n",
         "",
         (engine("machine_of_its_client or client_is_gone"),),
     ),
     Mutant(
-        SESSION,
+        FRAME,
         "every commit waits for the disk",
-        "        if not flush:",
-        "        if False:",
+        "    if not flush:",
+        "    if False:",
         (engine("only_the_last_commit"),),
     ),
     Mutant(
-        SESSION,
+        FRAME,
         "objects belong to who logs in, not to MIGRATIONS_ROLE",
-        '            yield Command(b"SET LOCAL ROLE " + name, "role", running)',
-        "            return",
+        '        yield Command(b"SET LOCAL ROLE " + name, "role", running)',
+        "        return",
         (engine("role_owns"),),
     ),
     Mutant(
@@ -291,11 +292,11 @@ MUTANTS: tuple[Mutant, ...] = (
         TRANSACTION,
         "a file is not claimed first",
         "    yield claim\n"
-        "    yield from session.role(running)\n"
+        "    yield from frame.role(session, running)\n"
         "    for found in script.body():\n"
         "        command = statement(running, found)\n"
         "        yield command\n",
-        "    yield from session.role(running)\n"
+        "    yield from frame.role(session, running)\n"
         "    for found in script.body():\n"
         "        command = statement(running, found)\n"
         "        yield command\n"
@@ -327,7 +328,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         TRANSACTION,
         "a file may switch off that its commit waits for the disk",
-        "        yield from session.durable(running)",
+        "        yield from frame.durable(session, running)",
         "        pass",
         (moments("switch_durability_off"),),
     ),

@@ -17,10 +17,10 @@ from ..server.pipeline import Command, CommandFailed
 from ..sql import kinds
 from ..sql.lexer import Statement
 from ..sql.script import Unit
-from . import outside, resume
+from . import frame, outside, resume
 from .pace import Pace
 from .progress import KEEP, NOT_ONE, STILL, THIS, UNFINISH, Answers, Work
-from .session import statement
+from .running import statement
 
 _BEGUN = """
 INSERT INTO {unfinished} (filename, unit, checksum, run_by, target, pid, rows, batches)
@@ -144,14 +144,14 @@ def _batch(
     kept, session, running = Answers(), work.session, work.running
     opening = [
         *work.clean,
-        *session.opening(running, b"", flush=True),
+        *frame.opening(session, running, b"", flush=True),
         work.command(b"SET TRANSACTION READ WRITE"),
         *work.state.ours(waiting=True),
         *work.trusted(),
         work.of(_MINE, number, "claim"),
         *pace.writes("before"),
         *work.state.theirs(),
-        *(session.role(running) if work.clean else ()),
+        *(frame.role(session, running) if work.clean else ()),
         statement(running, found),
     ]
     try:

@@ -11,7 +11,7 @@ from ..server.pipeline import CommandFailed
 from ..sql.lexer import Statement
 from ..sql.script import Script
 from . import remedy
-from .session import Running
+from .running import Running
 
 _REMOTE = (
     "This server could not reach another one, such as a worker of Citus. With MIGRATIONS_ROLE it "

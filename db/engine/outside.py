@@ -22,11 +22,11 @@ from ..server.pipeline import Command, CommandFailed
 from ..sql import kinds
 from ..sql.lexer import Statement
 from ..sql.script import Script, Unit
-from . import resume, targets
+from . import frame, resume, targets
 from .place import Ledger
 from .progress import FINISH, FORGET, INTENT, MODES, TAKEN, UNFINISH, Answers, Work
 from .resume import CREATE, Facts, Left, Row, Step
-from .session import statement
+from .running import statement
 from .state import told
 from .targets import Target
 
@@ -184,7 +184,7 @@ def _announced(work: Work, number: int, unit: Unit, target: Target) -> Iterator[
     """Yield what announces a unit, so that no other run begins with it."""
     announced = {**target._asdict(), "pooled": bool(work.clean)}
     yield from work.clean
-    yield from work.session.opening(work.running, MODES, flush=True)
+    yield from frame.opening(work.session, work.running, MODES, flush=True)
     yield from work.state.ours()
     yield from work.claim(INTENT, number, unit, told(announced))
     if not resume.settles(unit.statements[0].kind):

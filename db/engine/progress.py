@@ -14,7 +14,8 @@ from ..sql.script import Unit
 from . import resume, transaction
 from .place import Ledger
 from .resume import Row
-from .session import Running, Session, statement
+from .running import Running, statement
+from .session import Session
 from .state import BEGIN, State, parsed
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from ..files.folder import Migration
 from ..files.plan import Progress
 from ..server import ours, pooler
 from ..server.pipeline import Command, CommandFailed, LinkLost
-from .session import Running, Session
+from .running import Running
+from .session import Session
 
 _LOSSES = 3  # of the connection, without a file getting done in between
 

@@ -15,7 +15,8 @@ from ..server.ours import Connection
 from ..server.pipeline import CommandFailed
 from . import place
 from .place import Ledger
-from .session import Running, Session
+from .running import Running
+from .session import Session
 
 # Conditions that the file did not bring about, by class or code:
 # https://www.postgresql.org/docs/current/errcodes-appendix.html

@@ -25,7 +25,7 @@ from . import ledger, place
 from .account import Account
 from .place import Ledger
 from .runner import Run
-from .session import Running
+from .running import Running
 from .survey import Survey
 from .waiting import patiently
 

@@ -34,8 +34,9 @@ from ..settings import Settings
 from . import ledger, place, remedy
 from .account import Account
 from .recovery import Recovery, interrupted, lost, nothing_known, replicated, stopped
+from .running import Running
 from .sender import Sender
-from .session import Running, Session
+from .session import Session
 from .survey import survey
 from .waiting import Patience, mend, patiently, prepare, take_turn
 

@@ -16,7 +16,8 @@ from . import transaction
 from .account import Account
 from .place import Ledger
 from .recovery import Recovery
-from .session import Running, Session
+from .running import Running
+from .session import Session
 from .survey import Survey
 
 

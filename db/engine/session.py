@@ -1,12 +1,10 @@
-"""The connection that does the work, the one that watches, and how each transaction begins."""
+"""The connection that does the work, and the one that watches it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
-from functools import cache
-from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
@@ -14,22 +12,18 @@ from psycopg.pq import TransactionStatus
 
 from ..errors import ConnectionFailed, Diagnostic, one_line
 from ..events import Blocker, Event, Note, Noticed, Progress, Waiting
-from ..files.folder import Migration
 from ..pauses import pause
 from ..server import ours, pooler
 from ..server.ahead import Ahead
 from ..server.connection import PREFIX, Target
-from ..server.described import CITUS, REACHES_OUT, VANISHED, Server, StandbyFound, describe_and_ask
+from ..server.described import Server, StandbyFound, describe_and_ask
 from ..server.ours import Connection
 from ..server.pipeline import TICK_S, Arrival, Command, LinkLost, Pipeline, diagnostic
 from ..server.watch import Guard, author, guard_of, opened
 from ..settings import Settings
 from ..sql.traces import KEPT, Traces
 from . import place
-
-if TYPE_CHECKING:
-    from ..sql.lexer import Statement
-    from ..sql.script import Script
+from .running import Running
 
 _SHOW_S = 2.0  # a statement that runs longer than this is worth a live line
 _SHOW_AGAIN_S = 0.9
@@ -37,7 +31,6 @@ _NOTICES = 20  # of one file, the latest
 _PROMOTION_S = 0.5  # between two looks at a standby
 _TRIES = 3  # to connect, where each breaks at once
 
-_WAIT = f"SELECT pg_catalog.set_config('synchronous_commit', 'on', true) WHERE {REACHES_OUT}"
 _USABLE = """
 SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE') FROM pg_catalog.pg_namespace AS n
 WHERE n.nspname OPERATOR(pg_catalog.=) %s"""
@@ -59,21 +52,6 @@ SELECT EXISTS (
           CASE WHEN p.prosrc OPERATOR(pg_catalog.=) ''
                THEN pg_catalog.pg_get_functiondef(p.oid) ELSE p.prosrc END)
           OPERATOR(pg_catalog.~*) ANY (%s::pg_catalog.text[]))"""
-
-
-class Running:
-    """A file under way; its script is kept for the position of an error."""
-
-    def __init__(self, migration: Migration, script: Script, ledger: str) -> None:
-        self.migration = migration
-        self.script = script
-        self.filename = migration.filename  # its name in the ledger
-        self.traces = Traces(ledger)  # of what was sent of it
-        self.duration_ms = 0
-        self.unit = 0  # which one is under way, of a no-transaction file
-        self.progressed = False  # a batch was committed since it was sent
-        self.once = False  # its failed statement may stand in part: it is not tried again
-        self.left = ""  # what its failed statement has left behind, and what becomes of that
 
 
 class Session:
@@ -261,45 +239,6 @@ class Session:
             self._opening.close()
         self.guard = self._opening = None
 
-    def opening(self, running: Running, modes: bytes, *, flush: bool) -> Iterator[Command]:
-        """Yield the commands that each transaction of a file opens with.
-
-        SET LOCAL, not set_config(): a query would make a SET TRANSACTION that follows fail.
-        """
-        directives = running.script.directives
-        yield Command(b"BEGIN " + modes, about=running)
-        label = f"{self.name} {running.filename}".encode()[:63].decode(errors="ignore")
-        yield Command(_local("application_name", label), about=running)
-        yield from self._known(CITUS, "local", running)  # what follows is sent to its workers
-        yield from self.lock_timeout(running)
-        if directives.statement_timeout_ms is not None:
-            timeout = str(directives.statement_timeout_ms)
-            yield Command(_local("statement_timeout", timeout), about=running)
-        for name, value in VANISHED.items():
-            yield from self._known(name, value, running)
-        if not flush:
-            yield from self._known("synchronous_commit", "off", running)
-
-    def lock_timeout(self, running: Running) -> Iterator[Command]:
-        """Yield how long the file may wait for a lock."""
-        own, general = running.script.directives.lock_timeout_ms, self.settings.lock_timeout_ms
-        yield from self._known("lock_timeout", str(general if own is None else own), running)
-
-    def waiting_commit(self, running: Running) -> Iterator[Command]:
-        """Yield what makes the commit wait for the disk if the file can reach out by now."""
-        if self.may_not_flush:
-            yield Command(_WAIT.encode(), about=running)
-
-    def role(self, running: Running) -> Iterator[Command]:
-        """Yield what makes the file's objects belong to MIGRATIONS_ROLE."""
-        if self.settings.role:
-            name = sql.Identifier(self.settings.role).as_bytes(None)
-            yield Command(b"SET LOCAL ROLE " + name, "role", running)
-
-    def durable(self, running: Running) -> Iterator[Command]:
-        """Yield what makes the commit wait for the disk, whatever the file has set."""
-        yield from self._known("synchronous_commit", self.server.synchronous_commit, running)
-
     def send(self, commands: Iterable[Command]) -> Iterator[Arrival | None]:
         """Send commands through the pipeline; yield results of these and earlier ones.
 
@@ -346,10 +285,6 @@ class Session:
             self.conn.execute("ROLLBACK")
         self.conn.execute("DISCARD ALL")
 
-    def _known(self, name: str, value: str, running: Running) -> Iterator[Command]:
-        if name in self.server.settings:
-            yield Command(_local(name, value), about=running)
-
     def heard(self, filename: str) -> Iterator[Event]:
         """Yield what the server has said while a file ran, and forget it."""
         if self._earlier:
@@ -392,17 +327,3 @@ def _not_first(conn: Connection, schema: str, server: Server) -> ConnectionFaile
         "sessions to others. Nothing was executed.",
         "Connect to the server directly: a schema each needs a session each.",
     )
-
-
-@cache  # the same few, for each file
-def _local(name: str, value: str) -> bytes:
-    return f"SET LOCAL {name} = ".encode() + sql.Literal(value).as_bytes(None)
-
-
-def statement(running: Running, found: Statement) -> Command:
-    """Return the command of one of a file's statements, with its data if it is a COPY."""
-    script = running.script
-    text = script.sql(found)
-    running.traces.look(found.kind, text)
-    copy = script.chunks(found.data) if found.data else None
-    return Command(text, "statement", running, statement=found, copy=copy)

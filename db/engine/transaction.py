@@ -10,9 +10,10 @@ import psycopg
 from ..server import ours
 from ..server.pipeline import Command
 from ..server.watch import taking
-from . import ledger, place
+from . import frame, ledger, place
 from .place import Ledger
-from .session import Running, Session, statement
+from .running import Running, statement
+from .session import Session
 
 _CLAIM = "INSERT INTO {table} (filename, checksum, executed_by) VALUES ($1, $2, $3)"
 # Where the row is not there any more, one without a checksum is made, and the division fails: then
@@ -64,28 +65,28 @@ def commands(
     `rows` returns how many the ledger has at least in the end.
     """
     script, traces, before = running.script, running.traces, b""
-    yield from session.opening(running, script.modes, flush=flush)
+    yield from frame.opening(session, running, script.modes, flush=flush)
     for found in script.leading:
         yield statement(running, found)
     yield from turn
     # Before anything else of the file: a second run waits here, and not in the middle of it.
     yield from trusted(session, book, running)
     yield claim
-    yield from session.role(running)
+    yield from frame.role(session, running)
     for found in script.body():
         command = statement(running, found)
         yield command
         if (before, command.sql) == _DUMP_HEADER:
-            yield from session.lock_timeout(running)
+            yield from frame.lock_timeout(session, running)
         before = command.sql
     session.may_reach_out |= traces.connects
     yield Command(_OURSELVES, about=running)
     if not running.filename.isascii():  # in which the file may have set another encoding
         yield Command(b"SET LOCAL client_encoding = 'UTF8'", about=running)
     if flush:
-        yield from session.durable(running)
+        yield from frame.durable(session, running)
     elif session.may_reach_out:
-        yield from session.waiting_commit(running)
+        yield from frame.waiting_commit(session, running)
     if traces.touches:
         session.exposed = True
         yield from untouched(book, running, rows=rows())

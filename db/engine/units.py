@@ -16,10 +16,11 @@ from ..events import Event
 from ..server.described import VANISHED
 from ..server.pipeline import Command, CommandFailed
 from ..sql.script import Unit
-from . import batches, outside
+from . import batches, frame, outside
 from .place import Ledger
 from .progress import CLEAR, FINISHED, KEEP, MODES, RECORD, STILL, Settle, Work
-from .session import Running, Session, statement
+from .running import Running, statement
+from .session import Session
 
 
 def execute(
@@ -91,13 +92,13 @@ def _inside(work: Work, number: int, unit: Unit) -> Iterator[Event]:
         answers = yield from work.send(
             [
                 *work.clean,
-                *work.session.opening(work.running, unit.modes, flush=True),
+                *frame.opening(work.session, work.running, unit.modes, flush=True),
                 *(statement(work.running, s) for s in leading),
                 work.command(b"SET TRANSACTION READ WRITE"),
                 *work.state.ours(waiting=True),
                 *work.claim(FINISHED, number, unit),
                 *work.state.theirs(),
-                *(work.session.role(work.running) if work.clean else ()),
+                *(frame.role(work.session, work.running) if work.clean else ()),
                 *([work.command(b"SET TRANSACTION READ ONLY")] if read_only else ()),
                 *(statement(work.running, s) for s in rest),
                 *work.state.ours(waiting=True),
@@ -121,7 +122,7 @@ def _record(work: Work, units: int) -> Iterator[Event]:
     answers = yield from work.send(
         [
             *work.clean,
-            *work.session.opening(running, MODES, flush=True),
+            *frame.opening(work.session, running, MODES, flush=True),
             *work.state.ours(waiting=True),
             *work.trusted(),
             Command(work.ledger.compose(RECORD), "claim", running, row),

@@ -18,7 +18,8 @@ from ..server.connection import PREFIX
 from ..server.pipeline import GIVEN_UP, CommandFailed
 from . import ledger, place
 from .place import Ledger
-from .session import Running, Session
+from .running import Running
+from .session import Session
 from .survey import Survey
 
 T = TypeVar("T")

@@ -10,7 +10,8 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, cast
 
 from ..engine.runner import Run
-from ..engine.session import Running, Session
+from ..engine.running import Running
+from ..engine.session import Session
 from ..events import Event
 from ..server.pipeline import Arrival, Command, CommandFailed
 from . import measured, outside, seen
