@@ -7,6 +7,7 @@ be right, if slower, where they do not.
 from __future__ import annotations
 
 import re
+from functools import cache
 
 # What `DISCARD ALL` does not take away: settings that a role or database gives to new sessions, a
 # setting that somebody has invented (it is empty then, and was NULL), a library, random numbers,
@@ -19,7 +20,6 @@ _SETS = (
 )
 _CHANGES = r"alter\s+(?:extension|(?:database|role|user)\s[^;]*set)\s"
 KEPT = (_SETS, _CHANGES, r"create\s+extension\s", r"load\s+'", "dblink_connect")
-_KEPT = tuple(re.compile(pattern.encode()) for pattern in KEPT)
 # What defines something calls nothing that sets anything; a query in it may.
 _DEFINES = ("CREATE", "ALTER", "DROP", "COMMENT", "GRANT", "REVOKE", "SET", "RESET", "SHOW")
 _QUERIED = {"CREATE TABLE", "CREATE MATERIALIZED VIEW"}
@@ -28,13 +28,13 @@ _QUERIED = {"CREATE TABLE", "CREATE MATERIALIZED VIEW"}
 _CONNECTORS = ("CREATE EXTENSION", "CREATE FOREIGN DATA", "CREATE LANGUAGE", "CREATE PROCEDURAL")
 _OPAQUE = {"CALL", "EXECUTE", "SELECT", "WITH", "VALUES", "EXPLAIN", "TABLE"}
 # ... and a DO block that runs what its text does not show, or shows that.
-_IN_A_BLOCK = re.compile(rb"\b(?:execute|perform|call|select|extension|wrapper|language)\b")
+_IN_A_BLOCK = rb"\b(?:execute|perform|call|select|extension|wrapper|language)\b"
 
 # Statements that take nothing away from a table that they do not name, and attach nothing.
 _ADDS = {"INSERT", "COPY FROM STDIN"}
 # Words of statements that may be about one without naming it: IN SCHEMA, CASCADE, OWNED BY.
 _WIDE = (b"schema", b"cascade", b"owne")
-_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
+_PLAIN = "[a-z_][a-z0-9_]*"
 
 # Bytes of a statement that are looked at: of rows that are written down, the first tell enough.
 _LOOKED_AT, _OF_ROWS = 1 << 20, 1 << 12
@@ -44,7 +44,7 @@ class Traces:
     """What the statements that were looked at may leave. `table` is the ledger's name."""
 
     def __init__(self, table: str) -> None:
-        self._named = table.encode() if _PLAIN.fullmatch(table) else b""  # in any statement
+        self._named = table.encode() if re.fullmatch(_PLAIN, table) else b""  # in any statement
         self.kept = False  # in the session, whatever is discarded in it
         self.calls = False  # functions whose text is somewhere else
         self.connects = False  # another server may be changed from now on
@@ -65,7 +65,12 @@ def _is_kept(kind: str, begin: bytes) -> bool:
     """Return whether a statement may leave something in its session."""
     if kind.startswith(("SET", "RESET")):  # whatever stands between the words
         return b"." in begin
-    return kind == "LOAD" or any(pattern.search(begin) for pattern in _KEPT)
+    return kind == "LOAD" or any(pattern.search(begin) for pattern in _patterns())
+
+
+@cache  # a run that finds nothing to do comes by here as well, and needs none
+def _patterns() -> tuple[re.Pattern[bytes], ...]:
+    return tuple(re.compile(pattern.encode()) for pattern in KEPT)
 
 
 def _may_call(kind: str, begin: bytes) -> bool:
@@ -76,5 +81,5 @@ def _may_call(kind: str, begin: bytes) -> bool:
 def _may_connect(kind: str, begin: bytes) -> bool:
     """Return whether a statement may install what changes other servers."""
     if kind == "DO":
-        return bool(_IN_A_BLOCK.search(begin))
+        return bool(re.search(_IN_A_BLOCK, begin))
     return kind in _OPAQUE or kind.startswith(_CONNECTORS)
