@@ -20,9 +20,14 @@ _SETS = (
 )
 _CHANGES = r"alter\s+(?:extension|(?:database|role|user)\s[^;]*set)\s"
 KEPT = (_SETS, _CHANGES, r"create\s+extension\s", r"load\s+'", "dblink_connect")
-# What defines something calls nothing that sets anything; a query in it may.
+# What defines something calls a function only where rows are made or looked at.
 _DEFINES = ("CREATE", "ALTER", "DROP", "COMMENT", "GRANT", "REVOKE", "SET", "RESET", "SHOW")
-_QUERIED = {"CREATE TABLE", "CREATE MATERIALIZED VIEW"}
+_OF_ROWS = {
+    "CREATE TABLE": (b"select", b"execute"),
+    "CREATE MATERIALIZED VIEW": (b"select",),
+    "ALTER TABLE": (b"default", b"using", b"check", b"generated"),
+    "ALTER DOMAIN": (b"check",),
+}
 
 # By these a file may install what changes other servers; the rest cannot do it unseen.
 _CONNECTORS = ("CREATE EXTENSION", "CREATE FOREIGN DATA", "CREATE LANGUAGE", "CREATE PROCEDURAL")
@@ -37,7 +42,7 @@ _WIDE = (b"schema", b"cascade", b"owne")
 _PLAIN = "[a-z_][a-z0-9_]*"
 
 # Bytes of a statement that are looked at: of rows that are written down, the first tell enough.
-_LOOKED_AT, _OF_ROWS = 1 << 20, 1 << 12
+_LOOKED_AT, _BEFORE_ROWS = 1 << 20, 1 << 12
 
 
 class Traces:
@@ -52,7 +57,7 @@ class Traces:
 
     def look(self, kind: str, text: bytes) -> None:
         """Look at a statement as well."""
-        begin = text[: _OF_ROWS if kind in _ADDS else _LOOKED_AT].lower()
+        begin = text[: _BEFORE_ROWS if kind in _ADDS else _LOOKED_AT].lower()
         self.kept = self.kept or _is_kept(kind, begin)
         self.calls = self.calls or _may_call(kind, begin)
         connects = _may_connect(kind, begin)
@@ -75,7 +80,7 @@ def _patterns() -> tuple[re.Pattern[bytes], ...]:
 
 def _may_call(kind: str, begin: bytes) -> bool:
     """Return whether a statement may call functions that anybody has made."""
-    return not kind.startswith(_DEFINES) or (kind in _QUERIED and b"select" in begin)
+    return not kind.startswith(_DEFINES) or any(word in begin for word in _OF_ROWS.get(kind, ()))
 
 
 def _may_connect(kind: str, begin: bytes) -> bool:

@@ -382,6 +382,10 @@ LEAVES = {
     "a query in a table": (
         FUNCTION.format("text", f"sql {SETS_IN_SQL}"), "CREATE TABLE made AS SELECT leave() AS a;\n"
     ),
+    "a default": (
+        FUNCTION.format("text", f"sql {SETS_IN_SQL}") + "CREATE TABLE t AS SELECT 1 AS id;\n",
+        "ALTER TABLE t ADD COLUMN made text DEFAULT leave();\n",
+    ),
     "a trigger": (TRIGGER, "INSERT INTO t VALUES (1);\n"),
 }  # fmt: skip
 
