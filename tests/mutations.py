@@ -75,8 +75,8 @@ def fleet(names: str) -> str:
     return f"scenarios/test_fleet.py -k '{names}'"
 
 
-def in_ledger(names: str) -> str:
-    return f"scenarios/test_ledger.py -k '{names}'"
+def sessions(names: str) -> str:
+    return f"scenarios/test_sessions.py -k '{names}'"
 
 
 def moments(names: str) -> str:
@@ -255,21 +255,21 @@ MUTANTS: tuple[Mutant, ...] = (
         "what an attempt that failed has left in its session stays for the next one",
         "            self._met.append(running.traces)",
         "            _ = running.traces",
-        (in_ledger("failed_attempt"),),
+        (sessions("failed_attempt"),),
     ),
     Mutant(
         SESSION,
         "what the functions of a database leave in a session is not looked for",
         "                ((self._keepers,),) = ours.ask(self.conn, _KEEPERS, [list(KEPT)])",
         "                self._keepers = False",
-        (in_ledger("leaves_in_its_session"),),
+        (sessions("leaves_in_its_session"),),
     ),
     Mutant(
         TRACES,
         "a setting that a file invents stays empty for the next one",
         '        return b"." in begin',
         "        return False",
-        (in_ledger("leaves_in_its_session"),),
+        (sessions("leaves_in_its_session"),),
     ),
     Mutant(
         TRANSACTION,

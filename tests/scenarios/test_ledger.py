@@ -1,4 +1,4 @@
-"""Which table is the ledger, what a file may do to it, and what session a file is given."""
+"""Which table is the ledger, and what a file may do to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from db.server.described import describe
 from db.settings import from_values
 from tests.conftest import MakeCluster, Project
 from tests.proxy import Proxy
-from tests.servers import Cluster
 
 # Which table is the ledger
 
@@ -320,168 +319,6 @@ def test_a_start_takes_few_round_trips(project: Project, proxy: Proxy) -> None:
         counts.append(proxy.round_trips - before)
     assert counts[0] <= 10  # 8, if nothing is answered while the files are being sent
     assert counts[1] == 4
-
-
-# What a file is given
-
-
-def test_one_run_leaves_what_several_leave(project: Project, cluster: Cluster) -> None:
-    """Settings of the database are given to sessions that begin later."""
-    other = Project.at(project, cluster)
-    for each in (project, other):
-        each.write(
-            "001_path.sql",
-            "CREATE SCHEMA app;\nDO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = "
-            "app, public', current_database()); END $$;\n",
-        )
-        each.write("002_t.sql", "CREATE TABLE t (id int);\n")
-        each.write("003_lib.sql", "LOAD 'auto_explain';\n")
-        loaded = "current_setting('auto_explain.log_min_duration', true)"
-        each.write("004_lib.sql", f"CREATE TABLE lib AS SELECT {loaded} AS is_set;\n")
-    assert project.invoke("db.migrate-run").returncode == 0
-    for name in ("001_path", "002_t", "003_lib", "004_lib"):
-        assert other.invoke("db.migrate-single", "--name", name).returncode == 0
-    for each in (project, other):
-        assert value(each, "SELECT to_regclass('app.t') IS NOT NULL") is True
-        assert value(each, "SELECT is_set FROM app.lib") is None
-
-
-IS_SET = "CREATE TABLE seen AS SELECT current_setting('app.x', true) AS a;\n"
-FUNCTION = "CREATE FUNCTION leave() RETURNS {} LANGUAGE {};\n"
-SETS = "AS $$ BEGIN PERFORM set_config('app.x', '1', true); RETURN NULL; END $$"
-SETS_IN_SQL = "AS $$ SELECT set_config('app.x', '1', true) $$"
-SETS_WITH = "SET app.x = '1' AS $$ SELECT current_setting('app.x') $$"
-TRIGGER = (
-    "CREATE TABLE t (id int);\n"
-    f"{FUNCTION.format('trigger', f'plpgsql {SETS}')}"
-    "CREATE TRIGGER leave BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION leave();\n"
-)
-ALTERS = """
-CREATE FUNCTION leave() RETURNS text LANGUAGE plpgsql AS $$ BEGIN
-    EXECUTE format('ALTER DATABASE %I SET app.x = 1', current_database()); RETURN NULL; END $$;
-"""
-OUTSIDE = "-- migrate: no-transaction\n"
-# What a file leaves in its session, with what comes before it; the next file sees it.
-LEAVES = {
-    "SET": ("", "SET app.x = '1';\n"),
-    "SET LOCAL": ("", "SET /* of this file */ LOCAL \"app\" . x = '1';\n"),
-    "RESET": ("", "RESET app.x;\n"),
-    "set_config": ("", "SELECT pg_catalog.set_config ( 'app.x', '1', true);\n"),
-    "set_config of a name": ("", "SELECT set_config('app' || '.x', '1', true);\n"),
-    "a block": ("", "DO $$ BEGIN EXECUTE format('SET LOCAL %I.%I = 1', 'app', 'x'); END $$;\n"),
-    "without a transaction": ("", f"{OUTSIDE}SET app.x = '1';\n"),
-    "a function": (FUNCTION.format("text", f"plpgsql {SETS}"), "SELECT leave();\n"),
-    "a function outside": (
-        FUNCTION.format("text", f"sql {SETS_IN_SQL}"), f"{OUTSIDE}SELECT leave();\n"
-    ),
-    "a function's own setting": (FUNCTION.format("text", f"sql {SETS_WITH}"), "SELECT leave();\n"),
-    "a function's own body": (
-        FUNCTION.format("text", "sql RETURN set_config('app.x', '1', true)"), "SELECT leave();\n"
-    ),
-    "a function that alters": (ALTERS, "SELECT leave();\n"),
-    "a query in a table": (
-        FUNCTION.format("text", f"sql {SETS_IN_SQL}"), "CREATE TABLE made AS SELECT leave() AS a;\n"
-    ),
-    "a default": (
-        FUNCTION.format("text", f"sql {SETS_IN_SQL}") + "CREATE TABLE t AS SELECT 1 AS id;\n",
-        "ALTER TABLE t ADD COLUMN made text DEFAULT leave();\n",
-    ),
-    "a trigger": (TRIGGER, "INSERT INTO t VALUES (1);\n"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("earlier", [True, False], ids=["by an earlier run", "in one run"])
-@pytest.mark.parametrize(("before", "leaves"), LEAVES.values(), ids=LEAVES)
-def test_what_a_file_leaves_in_its_session_the_next_does_not_see(
-    project: Project, cluster: Cluster, before: str, leaves: str, *, earlier: bool
-) -> None:
-    """A setting that somebody has invented is empty for ever where it was set, and was NULL."""
-    if "sql RETURN" in before and int(str(value(project, "SHOW server_version_num"))) < 140000:
-        pytest.skip("since PostgreSQL 14")
-    other = Project.at(project, cluster)
-    names = ["001_before.sql"] * bool(before) + ["002_leaves.sql", "003_seen.sql"]
-    for each in (project, other):
-        texts = {"001_before.sql": before, "002_leaves.sql": leaves, "003_seen.sql": IS_SET}
-        for name in names:
-            each.write(name, texts[name])
-    for name in names:
-        assert other.invoke("db.migrate-single", "--name", name).returncode == 0
-    for name in names[:-2] if earlier else ():
-        assert project.invoke("db.migrate-single", "--name", name).returncode == 0
-    done = project.invoke("db.migrate-run")
-    assert done.returncode == 0, done.output
-    seen = value(other, "SELECT a FROM seen")
-    assert seen == ("1" if "ALTER" in before else None)
-    assert value(project, "SELECT a FROM seen") == seen
-
-
-def test_the_library_of_an_extension_is_not_there_for_the_next_file(project: Project) -> None:
-    """It declares settings; where it is not loaded nobody has heard of them."""
-    project.write("001_trgm.sql", "CREATE EXTENSION pg_trgm;\nSELECT 'a' % 'b';\n")
-    limit = "current_setting('pg_trgm.similarity_threshold', true)"
-    project.write("002_seen.sql", f"CREATE TABLE seen AS SELECT {limit} AS a;\n")
-    assert project.invoke("db.migrate-run").returncode == 0
-    assert value(project, "SELECT a FROM seen") is None
-
-
-def test_a_connection_of_dblink_is_not_there_for_the_next_file(project: Project) -> None:
-    project.write("001_dblink.sql", "CREATE EXTENSION dblink;\n")
-    url = project.cluster.url(project.database)
-    for name in ("002_one", "003_two"):
-        project.write(f"{name}.sql", f"SELECT dblink_connect('c', '{url}');\n")
-    done = project.invoke("db.migrate-run")
-    assert done.returncode == 0, done.output
-
-
-def test_numbers_are_as_random_as_in_a_session_of_their_own(project: Project) -> None:
-    project.write("001_seed.sql", "SELECT setseed(0.5);\n")
-    project.write("002_seen.sql", "CREATE TABLE seen AS SELECT random() AS r;\n")
-    assert project.invoke("db.migrate-run").returncode == 0
-    with project.cluster.connect(project.database) as conn:
-        conn.execute("SELECT setseed(0.5)")
-        drawn = conn.execute("SELECT random()").fetchone()
-        seen = conn.execute("SELECT r FROM seen").fetchone()
-    assert drawn != seen
-
-
-def test_what_a_failed_attempt_has_left_the_next_does_not_see(project: Project) -> None:
-    """A file that waits for a lock is sent again, each time as if it were new."""
-    project.write("001_t.sql", "CREATE TABLE t (id int);\n")
-    assert project.invoke("db.migrate-run").returncode == 0
-    project.write("002_seen.sql", f"{IS_SET}SET LOCAL app.x = '1';\nALTER TABLE t ADD a int;\n")
-    with project.cluster.connect(project.database) as conn:
-        conn.execute("BEGIN; LOCK TABLE t IN ACCESS SHARE MODE")
-        Timer(1.5, conn.commit).start()
-        done = project.invoke("db.migrate-run", env={"MIGRATIONS_LOCK_TIMEOUT": "200ms"})
-    assert done.returncode == 0, done.output
-    assert "tried again" in done.output
-    assert value(project, "SELECT a FROM seen") is None
-
-
-def test_a_function_that_nobody_may_look_at_is_taken_to_leave_something(project: Project) -> None:
-    """Some take the right to read pg_proc away."""
-    with project.cluster.connect(project.database) as conn:
-        conn.execute("GRANT CREATE ON SCHEMA public TO deploy")
-        conn.execute("REVOKE SELECT ON pg_catalog.pg_proc FROM PUBLIC")
-    project.write("001_t.sql", "CREATE TABLE t (id int);\nINSERT INTO t VALUES (1);\n")
-    project.write("002_seen.sql", IS_SET)
-    url = project.cluster.url(project.database, role="deploy")
-    done = project.invoke("db.migrate-run", env={"DATABASE_URL": url})
-    assert done.returncode == 0, done.output
-    assert value(project, "SELECT a FROM seen") is None
-
-
-@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_an_index_build_does_not_wait_for_the_lock_of_its_own_run(
-    project: Project, level: str
-) -> None:
-    """At these levels a query's snapshot stays for as long as its transaction."""
-    setting = f"ALTER DATABASE {project.database} SET default_transaction_isolation = '{level}'"
-    as_superuser(project, setting)
-    project.write("001_x.sql", "CREATE TABLE x (id int);")
-    project.write("002_i.sql", "-- migrate: no-transaction\nCREATE INDEX CONCURRENTLY i ON x (id);")
-    done = project.invoke("db.migrate-run", timeout=60)
-    assert done.returncode == 0, done.output
 
 
 # What a file does to the ledger
