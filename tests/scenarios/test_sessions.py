@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from threading import Timer
 
 import pytest
@@ -236,7 +235,7 @@ def test_any_files_leave_the_same_in_one_run_and_in_several(
     project: Project, cluster: Cluster, seed: int
 ) -> None:
     rng = random.Random(seed)
-    chosen: Sequence[str] = rng.sample(SOME, 6)
+    chosen = rng.sample(SOME, 6)
     texts = {"000_makes.sql": MAKES}
     for number, text in enumerate(chosen):
         texts |= {f"{number}1_does.sql": f"{text}\n", f"{number}2_looks.sql": LOOKS.format(number)}
